@@ -1,0 +1,84 @@
+"""Where am I: which device, which precision, which data folder, which seed."""
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+def choose(value: str, choices, what: str) -> str:
+    """Return `value` if it is one of `choices`; a `ValueError` that lists them otherwise."""
+    if value not in choices:
+        raise ValueError(f"unknown {what} {value!r}, expected one of {', '.join(choices)}")
+    return value
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device to compute on: the accelerator that torch finds (CUDA, Apple's MPS), else the CPU; or the one named.
+
+    Raises `ValueError`, with the devices of this machine, for another one.
+    """
+    found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    choose(name, dict.fromkeys(("auto", "cpu", found.type)), "device")
+    return found if name == "auto" else torch.device(name)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A number format for the forward pass, and why it was picked."""
+
+    name: str
+    dtype: torch.dtype
+    reason: str
+
+    def autocast(self, device: torch.device) -> AbstractContextManager:
+        """The autocast context for this precision; it does nothing for fp32."""
+        return torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype is not torch.float32)
+
+
+def _cpu_computes_bf16() -> bool:
+    # Only these instructions multiply bf16 in hardware. Elsewhere autocast emulates it, ten times slower than fp32.
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def pick_precision(name: str = "auto", device: torch.device | str = "cpu") -> Precision:
+    """The precision to train in on `device`: one of `"auto"`, `"fp32"`, `"bf16"`, `"fp16"`.
+
+    `"auto"` is bf16 where the hardware multiplies it (CUDA compute capability 8.0 and up, CPUs with AVX512-BF16 or
+    AMX), fp16 with a gradient scaler on older CUDA cards, and fp32 elsewhere. Raises `ValueError` for another name.
+    """
+    choose(name, PRECISIONS, "precision")
+    device = torch.device(device)
+    reason = "asked for"
+    if name == "auto" and device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        name, reason = ("bf16" if major >= 8 else "fp16"), f"CUDA compute capability {major}.{minor}"
+    elif name == "auto" and device.type == "cpu" and _cpu_computes_bf16():
+        name, reason = "bf16", "this CPU multiplies bf16 in hardware"
+    elif name == "auto":
+        name, reason = "fp32", f"no fast half precision known for this {device.type} device"
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    return Precision(name, dtype, reason)
+
+
+def data_root() -> Path:
+    """The folder for data sets: `COURSE_DATA` if set, else `data/` of the checkout, else `data/` where you are."""
+    if os.environ.get("COURSE_DATA"):
+        return Path(os.environ["COURSE_DATA"]).expanduser().resolve()
+    checkout = Path(__file__).resolve().parents[1]
+    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
+
+
+def seed_everything(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Seed torch's global streams (initial weights, dropout) and return a generator on `device` (order, augmentation).
+
+    With the same seed, device and thread count a training run repeats bit for bit on the CPU.
+    """
+    torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic = True
+    return torch.Generator(device).manual_seed(seed)

@@ -1,0 +1,174 @@
+"""One training loop for everything."""
+
+import platform
+import sys
+import time
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, StepLR
+from tqdm import tqdm
+
+from course_utils.history import History, Metrics, Recipe
+from course_utils.runtime import Precision, pick_precision
+
+
+def _scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> LRScheduler:
+    """A schedule that is stepped after every batch."""
+    if recipe.schedule == "one-cycle":
+        steps = recipe.epochs * steps_per_epoch
+        return OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=steps, pct_start=recipe.warmup)
+    if recipe.schedule == "step":
+        return StepLR(optimizer, step_size=recipe.step_size * steps_per_epoch, gamma=recipe.gamma)
+    return ConstantLR(optimizer, factor=1.0, total_iters=0)
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def _forward(model: nn.Module, images: Tensor, precision: Precision, num_classes: int) -> Tensor:
+    """float32 logits, N×num_classes."""
+    with precision.autocast(images.device):
+        logits = model(images)
+    if logits.shape != (len(images), num_classes):
+        expected = f"{len(images)}×{num_classes} logits for {len(images)} images"
+        raise ValueError(f"the network's output has shape {tuple(logits.shape)}, expected {expected}")
+    return logits.float()
+
+
+def _placed(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    # For BatchLoader's batches both calls are free: they are already there, and already channels_last.
+    images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+    return images, labels.to(device, non_blocking=True)
+
+
+def train_epoch(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler,
+    recipe: Recipe,
+    precision: Precision,
+    scaler: torch.amp.GradScaler,
+) -> tuple[float, float]:
+    """One pass over `batches` in training mode; returns the mean loss and the accuracy, both over images.
+
+    Raises `FloatingPointError` after the pass if the loss of a step was not finite.
+    """
+    model.train()
+    device = _device_of(model)
+    loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    first_bad = torch.full((), -1, device=device)
+    # Sums stay on the device until the epoch is over: asking for a number after each step would make a GPU wait.
+    for step, (images, labels) in enumerate(batches):
+        images, labels = _placed(images, labels, device)
+        logits = _forward(model, images, precision, recipe.num_classes)
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        scheduler.step()
+        loss = loss.detach()
+        first_bad = torch.where((first_bad < 0) & ~loss.isfinite(), step, first_bad)
+        loss_sum += loss * len(images)
+        correct += (logits.argmax(1) == labels).sum()
+        seen += len(images)
+    if first_bad.item() >= 0:
+        raise FloatingPointError(
+            f"the loss was not finite at step {first_bad.item() + 1} of {step + 1} in this epoch, with lr={recipe.lr} "
+            f"in {precision.name}: try a tenth of the learning rate or precision='fp32', and check the images for NaN"
+        )
+    return loss_sum.item() / seen, correct.item() / seen
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, precision: str = "auto", num_classes: int = 10
+) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and accuracy over all images of `batches`, in evaluation mode."""
+    was_training, device = model.training, _device_of(model)
+    number_format = pick_precision(precision, device)
+    model.eval()
+    loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    for images, labels in batches:
+        images, labels = _placed(images, labels, device)
+        logits = _forward(model, images, number_format, num_classes)
+        loss_sum += F.cross_entropy(logits, labels, reduction="sum")
+        correct += (logits.argmax(1) == labels).sum()
+        seen += len(images)
+    model.train(was_training)
+    if seen == 0:
+        raise ValueError("there are no batches to evaluate on")
+    return loss_sum.item() / seen, correct.item() / seen
+
+
+def somebody_watches() -> bool:
+    """True in a terminal and in a notebook that a person steps through; false under papermill, nbval and in a pipe."""
+    try:
+        kernel = get_ipython().kernel
+    except (NameError, AttributeError):
+        return sys.stderr.isatty()
+    # Front ends that show a person the output also let the kernel ask that person for input; headless ones do not.
+    return bool(getattr(kernel, "_allow_stdin", False))
+
+
+def fit(
+    model: nn.Module,
+    train: Iterable[tuple[Tensor, Tensor]],
+    val: Iterable[tuple[Tensor, Tensor]] | None,
+    recipe: Recipe,
+    *,
+    verbose: bool = True,
+) -> History:
+    """Train `model` in place by `recipe` and return the record.
+
+    `train` and `val` are iterated once per epoch: images, float32 `B×3×H×W`, and labels, int64 `B`. `train` needs a
+    length (a `BatchLoader`, a `DataLoader`, a list). Prints one line per epoch, with a bar while somebody watches.
+    Interrupted (Ctrl-C, or stop in a notebook), it returns the epochs that were finished.
+    """
+    if not hasattr(train, "__len__") or len(train) == 0:
+        raise ValueError(f"train is {type(train).__name__} without batches, expected a loader or list of known length")
+    device = _device_of(model)
+    precision = pick_precision(recipe.precision, device)
+    model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
+        weight_decay=recipe.weight_decay,
+    )
+    scheduler = _scheduler(recipe, optimizer, len(train))
+    scaler = torch.amp.GradScaler(device.type, enabled=precision.dtype is torch.float16)
+    environment = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
+        "precision": precision.name,
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+    }
+    history = History(recipe, environment=environment)
+    bar = verbose and somebody_watches()
+    try:
+        for epoch in range(1, recipe.epochs + 1):
+            start = time.perf_counter()
+            lr = scheduler.get_last_lr()[0]
+            batches = tqdm(train, desc=f"epoch {epoch}", leave=False) if bar else train
+            train_loss, train_accuracy = train_epoch(model, batches, optimizer, scheduler, recipe, precision, scaler)
+            val_loss = val_accuracy = None
+            if val is not None:
+                options = dict(precision=recipe.precision, num_classes=recipe.num_classes)
+                val_loss, val_accuracy = evaluate(model, val, **options)
+            seconds = time.perf_counter() - start
+            metrics = Metrics(epoch, train_loss, train_accuracy, val_loss, val_accuracy, lr, seconds)
+            history.epochs.append(metrics)
+            if verbose:
+                print(metrics, flush=True)
+    except KeyboardInterrupt:
+        print(
+            f"interrupted in epoch {len(history.epochs) + 1}; the history holds the {len(history.epochs)} finished ones"
+        )
+    return history
