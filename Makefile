@@ -16,7 +16,7 @@ STAMP := .venv/.complete
 # several times slower on two cores. Must be set before Python starts.
 run test: export OMP_NUM_THREADS := 1
 
-.PHONY: setup run test lab lint bench render clean
+.PHONY: setup run test lab lint render clean
 
 setup: $(STAMP)
 
@@ -37,9 +37,6 @@ lab: $(STAMP)  ## JupyterLab in notebooks/
 lint: $(STAMP)  ## style of code and notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
-bench: $(STAMP)  ## how fast the built-in data is made and learned
-	$(BIN)/python benchmarks/shapes.py
 
 render: $(STAMP)  ## the committed notebooks anew, in full: an hour or more; DATASET=cifar10 or a folder
 	$(BIN)/python notebooks/run.py --render

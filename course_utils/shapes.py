@@ -102,16 +102,16 @@ def _draw(labels: Tensor, generator: torch.Generator) -> Tensor:
         _paint(canvas, _box(x, y, 1.0, 0.15) * length[:, None, None], stroke)
 
     # The shape: far enough from the background's colour to be seen, away from the border by most of its radius.
-    radii = _uniform((n,), 7, 12, generator)
+    radii = _uniform((n,), 8, 13, generator)
     centers = SIZE / 2 + _uniform((n, 2), -1, 1, generator) * (SIZE / 2 - radii)[:, None]
-    x, y = local(centers, _uniform((n,), 0, 2 * math.pi, generator), radii)
+    x, y = local(centers, _uniform((n,), -math.pi / 6, math.pi / 6, generator), radii)
     distance = torch.empty(n, SIZE, SIZE)
     for index, drawing in enumerate(DRAWINGS.values()):
         members = labels == index
         distance[members] = drawing(x[members], y[members])
-    away = _uniform((n, 3), 0.3, 0.5, generator)
+    away = _uniform((n, 3), 0.35, 0.55, generator)
     sign = torch.where(background > 0.5, -1.0, 1.0)
     _paint(canvas, distance * radii[:, None, None], background + sign * away)
 
-    noise = torch.randn(canvas.shape, generator=generator) * _uniform((n, 1, 1, 1), 0.0, 0.06, generator)
+    noise = torch.randn(canvas.shape, generator=generator) * _uniform((n, 1, 1, 1), 0.0, 0.05, generator)
     return (canvas + noise).clamp_(0, 1).mul_(255).round_()

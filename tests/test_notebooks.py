@@ -1,0 +1,155 @@
+"""The notebooks: executed with the quick parameters, their tagged cells compared with the committed outputs."""
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+QUICK = yaml.safe_load((ROOT / "notebooks" / "quick.yaml").read_text(encoding="utf-8"))
+CHECKED = "nbval-check-output"
+CELL_SECONDS = 120
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(book) -> list:
+    return [cell for cell in book.cells if cell.cell_type == "code"]
+
+
+def tagged(book, tag: str) -> list:
+    return [cell for cell in book.cells if tag in cell.metadata.get("tags", [])]
+
+
+def start_nbval(path: Path) -> subprocess.Popen:
+    """Execute `path` and compare its tagged cells with the outputs stored in it; the report lands beside it."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        path,
+        "-c",
+        os.devnull,
+        "--rootdir",
+        path.parent,
+        "-p",
+        "no:cacheprovider",
+    ]
+    command += ["--nbval-lax", "--nbval-kernel-name", "python3", "--nbval-cell-timeout", str(CELL_SECONDS)]
+    command += ["--junitxml", path.with_suffix(".xml")]
+    # One thread each: two notebooks run side by side. MPLBACKEND=Agg would leave them without figures.
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def failed_cells(path: Path) -> dict[str, str]:
+    """The failures in a report of nbval: `{"Cell 3": what was wrong}`."""
+    failures = {}
+    for case in ElementTree.parse(path.with_suffix(".xml")).iter("testcase"):
+        for problem in (*case.iter("failure"), *case.iter("error")):
+            failures[case.get("name").split("::")[-1]] = problem.text or ""
+    return failures
+
+
+def inject(source: Path, target: Path, parameters: dict) -> Path:
+    """A copy with other parameters that keeps the stored outputs."""
+    papermill.execute_notebook(source, target, parameters, prepare_only=True, progress_bar=False)
+    return target
+
+
+@pytest.fixture(scope="module")
+def quick_runs(tmp_path_factory) -> dict[str, tuple[Path, int, str]]:
+    """Every notebook run by nbval with the quick parameters, two side by side: `{name: (path, exit status, text)}`."""
+    folder = tmp_path_factory.mktemp("quick")
+    started = []
+    finished = {}
+    for path in NOTEBOOKS:
+        copy = inject(path, folder / path.name, QUICK)
+        started.append((path.stem, copy, start_nbval(copy)))
+    for name, copy, process in started:
+        text, _ = process.communicate()
+        finished[name] = (copy, process.returncode, text)
+    return finished
+
+
+@each_notebook
+def test_parameters_are_declared(path):
+    declared = papermill.inspect_notebook(path)
+    assert set(QUICK) <= set(declared), f"papermill passes over a parameter that {path.name} does not declare"
+    (cell,) = tagged(nbformat.read(path, as_version=4), "parameters")
+    assert len(declared) == len(cell.source.splitlines()), "one assignment per line, nothing else"
+
+
+@each_notebook
+def test_checked_cells_have_something_to_compare(path):
+    cells = tagged(nbformat.read(path, as_version=4), CHECKED)
+    assert len(cells) >= 5
+    empty = [cell.source for cell in cells if not cell.outputs or cell.execution_count is None]
+    assert not empty, f"nbval passes these without a look: {empty}"
+
+
+@each_notebook
+def test_committed_outputs_are_whole_and_clean(path):
+    book = nbformat.read(path, as_version=4)
+    counts = [cell.execution_count for cell in code_cells(book)]
+    assert counts == list(range(1, len(counts) + 1)), "not executed from top to bottom in one go: make render"
+    outputs = [output for cell in code_cells(book) for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    for output in outputs:
+        assert output.output_type != "error" and output.get("name") != "stderr", output
+        assert not set(output.get("data", {})) & {"image/svg+xml", "application/vnd.jupyter.widget-view+json"}
+    assert set(book.metadata) == {"kernelspec", "language_info"}
+    assert all(set(cell.metadata) <= {"tags"} for cell in book.cells)
+
+
+@each_notebook
+def test_quick_run_reproduces_the_checked_outputs(path, quick_runs):
+    copy, status, text = quick_runs[path.stem]
+    assert status == 0, text[-6000:]
+    count = len(code_cells(nbformat.read(copy, as_version=4)))
+    assert f"{count} passed" in text, f"{count} cells, but: {text.splitlines()[-1]}"
+
+
+@pytest.fixture(scope="module")
+def excerpt() -> nbformat.NotebookNode:
+    """S9 as far as its first checked cell: the same check in a few seconds."""
+    book = nbformat.read(ROOT / "notebooks" / "S9_dilated_depthwise.ipynb", as_version=4)
+    keep = [cell.id for cell in (*tagged(book, "parameters"), tagged(book, CHECKED)[0])]
+    book.cells = [cell for cell in book.cells if cell.id in (*keep, "imports")]
+    return book
+
+
+def test_check_bites(excerpt, tmp_path):
+    # The same excerpt twice, once as committed and once with one digit of a checked number changed.
+    (checked,) = tagged(excerpt, CHECKED)
+    text = checked.outputs[0].text
+    true, changed = tmp_path / "true.ipynb", tmp_path / "changed.ipynb"
+    nbformat.write(excerpt, true)
+    checked.outputs[0].text = text.replace("8", "9", 1)
+    assert checked.outputs[0].text != text
+    nbformat.write(excerpt, changed)
+    runs = [start_nbval(path) for path in (true, changed)]
+    texts = [run.communicate()[0] for run in runs]
+    assert runs[0].returncode == 0, texts[0]
+    assert runs[1].returncode == 1, texts[1]
+    ((cell, message),) = failed_cells(changed).items()
+    assert cell == f"Cell {len(code_cells(excerpt)) - 1}"
+    assert text.strip() in message and text.replace("8", "9", 1).strip() in message
+
+
+@each_notebook
+def test_real_images(path, real_images, tmp_path):
+    """Both notebooks also run on real photographs; a small training, the whole test set."""
+    parameters = {**QUICK, "dataset": str(real_images.resolve()), "epochs": 1, "train_size": 500}
+    copy = tmp_path / path.name
+    run = inject(path, copy, parameters)
+    process = start_nbval(run)
+    text, _ = process.communicate()
+    assert process.returncode == 0, text[-6000:]

@@ -1,0 +1,92 @@
+"""Devices, precisions, the data folder and seeds; the hardware is faked."""
+
+import pytest
+import torch
+
+from course_utils import runtime
+from course_utils.runtime import choose, data_root, pick_device, pick_precision, seed_everything
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: choose("c", ("a", "b"), "letter"), "unknown letter 'c', expected one of a, b"),
+        (lambda: pick_precision("fp8"), "unknown precision 'fp8', expected one of auto, fp32, bf16, fp16"),
+    ],
+)
+def test_errors_list_the_choices(call, message):
+    assert choose("b", ("a", "b"), "letter") == "b"
+    with pytest.raises(ValueError, match=f"{message}$"):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("found", "names"), [("cuda", "auto, cpu, cuda"), ("mps", "auto, cpu, mps"), ("cpu", "auto, cpu")]
+)
+def test_pick_device(found, names, monkeypatch):
+    available = None if found == "cpu" else torch.device(found)
+    built_for = torch.device("cuda")  # what torch names without the check
+    monkeypatch.setattr(
+        torch.accelerator,
+        "current_accelerator",
+        lambda check_available=False: available if check_available else built_for,
+    )
+    assert pick_device() == pick_device(found) == torch.device(found)
+    assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match=f"unknown device 'tpu', expected one of {names}$"):
+        pick_device("tpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "hardware", "expected"),
+    [
+        ("auto", "cuda", (7, 5), "fp16"),  # T4
+        ("auto", "cuda", (8, 0), "bf16"),  # A100
+        ("auto", "cpu", {"avx512_bf16": True, "amx_bf16": False}, "bf16"),
+        ("auto", "cpu", {"amx_bf16": True}, "bf16"),
+        ("auto", "cpu", {"avx2": True, "avx512_bf16": False}, "fp32"),
+        ("auto", "mps", None, "fp32"),
+        ("fp16", "cuda", (8, 0), "fp16"),
+        ("bf16", "cpu", {}, "bf16"),
+    ],
+)
+def test_auto_precision_follows_the_hardware(name, device, hardware, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: hardware)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: hardware)
+    picked = pick_precision(name, device)
+    assert (picked.name, picked.reason == "asked for") == (expected, name != "auto")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_autocast_computes_in_the_precision(name, dtype):
+    picked = pick_precision(name)
+    with picked.autocast(torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == picked.dtype == dtype
+
+
+def test_data_root(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "checkout" / "course_utils" / "runtime.py"))
+    monkeypatch.setenv("COURSE_DATA", "")
+    assert data_root() == tmp_path / "data"  # installed: where you are
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "pyproject.toml").touch()
+    assert data_root() == tmp_path / "checkout" / "data"
+    monkeypatch.delenv("COURSE_DATA")
+    assert data_root() == tmp_path / "checkout" / "data"
+    monkeypatch.setenv("COURSE_DATA", "elsewhere")
+    assert data_root() == tmp_path / "elsewhere"
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path / "home"))
+    monkeypatch.setenv("COURSE_DATA", "~/images")
+    assert data_root() == tmp_path / "home" / "images"
+
+
+def test_seed_everything_repeats_both_streams(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    draws = [(torch.rand((), generator=seed_everything(seed)).item(), torch.rand(()).item()) for seed in (1, 1, 2)]
+    assert draws[0] == draws[1]
+    assert all(first != other for first, other in zip(draws[0], draws[2], strict=True))
+    assert torch.backends.cudnn.deterministic
