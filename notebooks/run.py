@@ -51,6 +51,17 @@ def execute(notebook: Path, parameters: dict, cell_seconds: int) -> str | None:
     return f"not executed, from here on:\n{skipped[0].source}" if skipped else None
 
 
+def merge_streams(outputs: list) -> list:
+    """Join neighbouring pieces of printed text: how it came in pieces depends on the second."""
+    merged = []
+    for output in outputs:
+        if merged and output.output_type == "stream" and output.get("name") == merged[-1].get("name"):
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
 def clean(notebook: Path) -> None:
     """Keep of an executed notebook what a reader needs, so that two runs differ only in their outputs."""
     book = nbformat.read(notebook, as_version=4)
@@ -62,6 +73,8 @@ def clean(notebook: Path) -> None:
         cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()
+        if cell.cell_type == "code":
+            cell.outputs = merge_streams(cell.outputs)
     nbformat.write(book, notebook)
 
 

@@ -73,10 +73,11 @@ def test_what_the_table_cannot_show(name):
 @every_network
 @every_norm
 def test_arguments_arrive(name, norm):
-    model = make_network(name, norm=norm, num_groups=2, dropout=0.25, num_classes=7)
+    num_groups = 4 if FACTS[name][3] == 2 else 2  # not the default
+    model = make_network(name, norm=norm, num_groups=num_groups, dropout=0.25, num_classes=7)
     assert model(torch.randn(3, 3, 32, 32)).shape == (3, 7)
     assert {layer.p for layer in layers(model, nn.Dropout)} == {0.25}
-    expected = {"layer": {1}, "group": {2}}.get(norm, set())
+    expected = {"layer": {1}, "group": {num_groups}}.get(norm, set())
     assert {layer.num_groups for layer in layers(model, nn.GroupNorm)} == expected
 
 

@@ -36,7 +36,7 @@ def test_no_images_are_refused(n):
 
 
 def measure(images: Tensor) -> dict[str, Tensor]:
-    """Per image: background and shape colour, centre and radius (pixels), direction (a turn by 180° is none), noise."""
+    """Per image: background and shape colour, centre and radius (pixels), direction (radians), noise."""
     pixels = images.permute(0, 2, 3, 1).float() / 255
     corners = pixels[:, [0, 0, -1, -1], [0, -1, 0, -1]]
     background = corners.mean(1)[:, None, None]
@@ -54,7 +54,7 @@ def measure(images: Tensor) -> dict[str, Tensor]:
         "x": x,
         "y": y,
         "radius": (area / torch.pi).sqrt(),
-        "direction": torch.stack([twice.cos(), twice.sin()], 1),
+        "direction": twice / 2,
         "noise": curvature.flatten(1).median(1).values,
     }
 
@@ -66,7 +66,7 @@ def test_everything_but_the_shape_varies(shapes):
         assert members.float().std(0).min() > 40, name  # no pixel, in levels, gives the class away
     measured = measure(train.images[train.labels == train.classes.index("bar")])
     spread = {name: values.std(0).min().item() for name, values in measured.items()}
-    least = dict(background=0.2, gradient=0.1, color=0.15, x=3, y=3, radius=0.6, direction=0.6, noise=0.02)
+    least = dict(background=0.15, gradient=0.08, color=0.15, x=2, y=2, radius=0.4, direction=0.2, noise=0.015)
     assert all(spread[name] > least[name] for name in least), spread
 
 
