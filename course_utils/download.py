@@ -24,14 +24,16 @@ def fetch_cifar10(root: Path, hosts=HOSTS, known_hash: str = MD5) -> Path:
     failures = []
     for url in hosts:
         try:
-            pooch.retrieve(
-                url,
-                known_hash,
-                fname="cifar-10-python.tar.gz",
-                path=root,
-                processor=pooch.Untar(extract_dir="."),
-                downloader=pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=tqdm(unit="B", unit_scale=True)),
-            )
+            # pooch asks whether the bar is true, which it is with a total, and sets the total that the host names.
+            with tqdm(total=1, unit="B", unit_scale=True, delay=1) as bar:
+                pooch.retrieve(
+                    url,
+                    known_hash,
+                    fname="cifar-10-python.tar.gz",
+                    path=root,
+                    processor=pooch.Untar(extract_dir="."),
+                    downloader=pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=bar),
+                )
             return root
         except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
             failures.append(f"  {url}: {str(error).splitlines()[0][:160]}")

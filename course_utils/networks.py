@@ -1,7 +1,8 @@
 """The five course networks: `N×3×32×32` images to `N×num_classes` logits, each with its normalization as an argument.
 
-Common arguments: `norm` (`"batch"`, `"layer"`, `"group"`, `"none"`), `num_groups` (for `"group"`), `dropout`
-(probability), `num_classes`.
+Common arguments: `norm` (`"batch"`, `"layer"`, `"group"`, `"none"`), `num_groups` (for `"group"`), `num_classes`, and
+`dropout`, a probability: 0 unless asked for, since networks this small rather learn too little than too much, and
+drawing the masks takes a CPU almost as long as all the rest.
 """
 
 from functools import partial
@@ -30,7 +31,7 @@ class _CourseNet(nn.Module):
 class S8Net46k(_CourseNet):
     """46,202 parameters: two transitions of a 1×1 convolution and max-pooling, then the global average."""
 
-    def __init__(self, norm: str = "batch", num_groups: int = 4, dropout: float = 0.05, num_classes: int = 10):
+    def __init__(self, norm: str = "batch", num_groups: int = 4, dropout: float = 0.0, num_classes: int = 10):
         super().__init__()
         block = partial(conv_block, norm=norm, num_groups=num_groups, dropout=dropout, bias=True)
         self.features = nn.Sequential(
@@ -46,7 +47,7 @@ class S8Net46k(_CourseNet):
 class S8Net31k(_CourseNet):
     """31,216 parameters: unpadded first convolutions, and no bias in any convolution."""
 
-    def __init__(self, norm: str = "batch", num_groups: int = 4, dropout: float = 0.01, num_classes: int = 10):
+    def __init__(self, norm: str = "batch", num_groups: int = 4, dropout: float = 0.0, num_classes: int = 10):
         super().__init__()
         block = partial(conv_block, norm=norm, num_groups=num_groups, dropout=dropout)
         self.features = nn.Sequential(
@@ -79,7 +80,7 @@ class _ReluAsFunction(nn.Sequential):
 class S8Net38k(_CourseNet):
     """37,664 parameters: wide blocks of 32 channels, squeezed to 8 in both transitions."""
 
-    def __init__(self, norm: str = "batch", num_groups: int = 2, dropout: float = 0.05, num_classes: int = 10):
+    def __init__(self, norm: str = "batch", num_groups: int = 2, dropout: float = 0.0, num_classes: int = 10):
         super().__init__()
         block = partial(_ReluAsFunction, norm=norm, num_groups=num_groups, dropout=dropout)
         self.features = nn.Sequential(
@@ -95,7 +96,7 @@ class S8Net38k(_CourseNet):
 class S9Net180k(_CourseNet):
     """180,298 parameters: every block but the last ends in a strided convolution, dilated too from 16×16 on."""
 
-    def __init__(self, norm: str = "batch", num_groups: int = 4, dropout: float = 0.05, num_classes: int = 10):
+    def __init__(self, norm: str = "batch", num_groups: int = 4, dropout: float = 0.0, num_classes: int = 10):
         super().__init__()
         block = partial(conv_block, norm=norm, num_groups=num_groups, dropout=dropout, bias=True)
         strided = partial(nn.Conv2d, kernel_size=3, stride=2, padding=1)
@@ -111,7 +112,7 @@ class S9Net180k(_CourseNet):
 class S9Net85k(_CourseNet):
     """84,904 parameters: a strided 1×1 in place of pooling, two depthwise-separable pairs and a dilated 3×3."""
 
-    def __init__(self, norm: str = "batch", num_groups: int = 4, dropout: float = 0.05, num_classes: int = 10):
+    def __init__(self, norm: str = "batch", num_groups: int = 4, dropout: float = 0.0, num_classes: int = 10):
         super().__init__()
         block = partial(conv_block, norm=norm, num_groups=num_groups, dropout=dropout, norm_first=True)
         strided_pointwise = _pointwise(64, 64, stride=2, padding=1, bias=norm == "none")

@@ -83,7 +83,7 @@ def plot_class_counts(sets: Mapping[str, ImageSet]) -> Figure:
             bar.set_hatch(hatch)
     ax.set(xlabel="", ylabel="images", ylim=(0, ax.get_ylim()[1] * 1.25))
     ax.tick_params(axis="x", rotation=25)
-    ax.legend(title="", ncols=len(sets), loc="upper center")
+    ax.legend(ax.containers, list(sets), title="", ncols=len(sets), loc="upper center")  # the bars' own hatches
     plt.close(figure)
     return figure
 

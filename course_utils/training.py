@@ -3,6 +3,7 @@
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Iterable
 
 import torch
@@ -19,7 +20,9 @@ def _scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch
     """A schedule that is stepped after every batch."""
     if recipe.schedule == "one-cycle":
         steps = recipe.epochs * steps_per_epoch
-        return OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=steps, pct_start=recipe.warmup)
+        # The momentum stays what the recipe says; by default OneCycleLR would run it from 0.95 to 0.85 and back.
+        options = dict(total_steps=steps, pct_start=recipe.warmup, cycle_momentum=False)
+        return OneCycleLR(optimizer, max_lr=recipe.lr, **options)
     if recipe.schedule == "step":
         return StepLR(optimizer, step_size=recipe.step_size * steps_per_epoch, gamma=recipe.gamma)
     return ConstantLR(optimizer, factor=1.0, total_iters=0)
@@ -71,7 +74,10 @@ def train_epoch(
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
-        scheduler.step()
+        with warnings.catch_warnings():
+            # The scaler leaves out steps whose gradient overflows, often the first one; the schedule goes on.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            scheduler.step()
         loss = loss.detach()
         first_bad = torch.where((first_bad < 0) & ~loss.isfinite(), step, first_bad)
         loss_sum += loss * len(images)
@@ -94,13 +100,15 @@ def evaluate(
     number_format = pick_precision(precision, device)
     model.eval()
     loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
-    for images, labels in batches:
-        images, labels = _placed(images, labels, device)
-        logits = _forward(model, images, number_format, num_classes)
-        loss_sum += F.cross_entropy(logits, labels, reduction="sum")
-        correct += (logits.argmax(1) == labels).sum()
-        seen += len(images)
-    model.train(was_training)
+    try:
+        for images, labels in batches:
+            images, labels = _placed(images, labels, device)
+            logits = _forward(model, images, number_format, num_classes)
+            loss_sum += F.cross_entropy(logits, labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+            seen += len(images)
+    finally:
+        model.train(was_training)
     if seen == 0:
         raise ValueError("there are no batches to evaluate on")
     return loss_sum.item() / seen, correct.item() / seen

@@ -25,7 +25,9 @@ def nothing_shown_or_left_open(monkeypatch):
     for owner in (plt, Figure):
         monkeypatch.setattr(owner, "show", lambda *args, **options: pytest.fail("show() was called"))
     yield
-    assert plt.get_fignums() == []
+    left_open = plt.get_fignums()
+    plt.close("all")
+    assert left_open == []
 
 
 def drawn(figure: Figure) -> list:

@@ -82,8 +82,8 @@ def test_pixels_alone_do_not_tell_the_class(shapes):
     batches = BatchLoader(train, 128, shuffle=True, generator=generator)
     recipe = Recipe(epochs=5, lr=0.01, precision="fp32")
     last = fit(linear, batches, BatchLoader(test, 1000), recipe, verbose=False).epochs[-1]
-    assert last.train_accuracy > 0.2  # it has tried: 26 % of the images it has seen
-    assert last.val_accuracy < 0.45  # 12 %
+    assert last.train_accuracy > 0.2  # it has tried: 29 % of the images it has seen
+    assert last.val_accuracy < 0.45  # 17 %
 
 
 def test_a_small_network_learns_the_classes(shapes):
@@ -91,4 +91,4 @@ def test_a_small_network_learns_the_classes(shapes):
     generator = seed_everything(0)
     batches = BatchLoader(train[:4000], 64, shuffle=True, generator=generator)
     history = fit(S8Net46k(), batches, BatchLoader(test, 500), Recipe(epochs=4, lr=0.05), verbose=False)
-    assert history.epochs[-1].val_accuracy >= 0.85  # 91 to 95 %
+    assert history.epochs[-1].val_accuracy >= 0.85  # 99 %
