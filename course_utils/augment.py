@@ -31,7 +31,8 @@ def crop_at(images: Tensor, tops: Tensor, lefts: Tensor, size: int) -> Tensor:
     """Cut one `size×size` window out of each image; `tops`, `lefts`: int64 N, in pixels. Returns `channels_last`."""
     windows = images.permute(0, 2, 3, 1).unfold(1, size, 1).unfold(2, size, 1)  # a view: N×tops×lefts×C×size×size
     index = torch.arange(len(images), device=images.device)
-    return windows.permute(0, 1, 2, 4, 5, 3)[index, tops, lefts].permute(0, 3, 1, 2)
+    crops = windows.permute(0, 1, 2, 4, 5, 3)[index, tops, lefts].permute(0, 3, 1, 2)
+    return crops.contiguous(memory_format=torch.channels_last)  # no copy where the images were
 
 
 def random_crop(images: Tensor, generator: Generator, padding: int = 4) -> Tensor:

@@ -152,6 +152,7 @@ class BatchLoader:
             part = slice(start, start + self.batch_size)
             rows = self._rows[part] if order is None else self._rows.index_select(0, order[part])
             if self.augment:
-                rows = self.augment(rows.permute(0, 3, 1, 2), self.generator).permute(0, 2, 3, 1)
+                # Affine maps give NCHW; the copy back is of bytes, and none where the layout has stayed.
+                rows = self.augment(rows.permute(0, 3, 1, 2), self.generator).permute(0, 2, 3, 1).contiguous()
             images = torch.mul(rows, self._scale).add_(self._shift).permute(0, 3, 1, 2)
             yield images, labels[part] if order is None else labels[order[part]]

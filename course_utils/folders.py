@@ -4,6 +4,7 @@ import hashlib
 import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +66,13 @@ def _decode(paths: list[str]) -> Tensor:
     def read(index: int) -> None:
         try:
             with Image.open(paths[index]) as image:
-                if image.mode != "RGB" or image.size != (SIZE, SIZE):
-                    found = f"{image.width}×{image.height} pixels in mode {image.mode}"
-                    raise ValueError(f"{paths[index]} has {found}, expected {SIZE}×{SIZE} in mode RGB")
-                images[index] = np.asarray(image)
-        except OSError as error:
+                image.load()
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for damaged files
             raise ValueError(f"{paths[index]} cannot be read as an image: {error}") from error
+        if image.mode != "RGB" or image.size != (SIZE, SIZE):
+            found = f"{image.width}×{image.height} pixels in mode {image.mode}"
+            raise ValueError(f"{paths[index]} has {found}, expected {SIZE}×{SIZE} in mode RGB")
+        images[index] = np.asarray(image)
 
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(read, range(len(paths))):
@@ -82,7 +84,7 @@ def _read_cache(file: Path) -> Tensor | None:
     try:
         with safe_open(file, framework="pt") as tensors:
             return tensors.get_tensor("images")
-    except (FileNotFoundError, SafetensorError):  # none yet, or cut short: it is only a cache
+    except (OSError, SafetensorError):  # none yet, or cut short: it is only a cache
         return None
 
 
@@ -93,5 +95,6 @@ def _write_cache(file: Path, images: Tensor) -> None:
         save_file({"images": images}, partial)
         os.replace(partial, file)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         warnings.warn(f"{file.parent} cannot keep the decoded images ({error}): next time takes as long", stacklevel=2)

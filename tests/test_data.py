@@ -30,12 +30,12 @@ def plain(n: int, level: int) -> np.ndarray:
 
 
 def write_folder(folder: Path, pixels=None, classes=("cat", "ant"), suffix: str = "png") -> Path:
-    """Two images per split and class."""
-    remaining = iter(noise(4 * len(classes)) if pixels is None else pixels)
-    for part in ("train", "test"):
+    """Per class, three images for training and two for testing."""
+    remaining = iter(noise(5 * len(classes)) if pixels is None else pixels)
+    for part, stems in (("train", "cba"), ("test", "ba")):
         for name in classes:
             (folder / part / name).mkdir(parents=True)
-            for stem in ("b", "a"):
+            for stem in stems:
                 Image.fromarray(next(remaining)).save(folder / part / name / f"{stem}.{suffix}")
     return folder
 
@@ -120,11 +120,11 @@ def test_image_folder(suffix, tmp_path):
     folder = write_folder(tmp_path / "pets", suffix=suffix)
     (folder / "train" / "ant" / "notes.txt").touch()
     train, test = load_images(str(folder))
-    for image_set, part in ((train, "train"), (test, "test")):
-        files = [folder / part / name / f"{stem}.{suffix}" for name in ("ant", "cat") for stem in ("a", "b")]
+    for image_set, part, stems in ((train, "train", "abc"), (test, "test", "ab")):
+        files = [folder / part / name / f"{stem}.{suffix}" for name in ("ant", "cat") for stem in stems]
         assert torch.equal(image_set.images, as_images([np.asarray(Image.open(file)) for file in files]))
         assert image_set.images.is_contiguous(memory_format=torch.channels_last)
-        assert image_set.labels.dtype == torch.int64 and image_set.labels.tolist() == [0, 0, 1, 1]
+        assert image_set.labels.dtype == torch.int64 and image_set.labels.tolist() == sorted([0, 1] * len(stems))
         assert (image_set.classes, image_set.name) == (("ant", "cat"), "pets")
         mean, std = channel_statistics(train.images)
         assert torch.equal(image_set.mean, mean) and torch.equal(image_set.std, std)
@@ -162,7 +162,7 @@ def test_where_cifar10_is_searched(places, expected, root, monkeypatch):
         if place.endswith(BATCHES):
             write_batches((root / place).parent, plain(25, level), monkeypatch)
         else:
-            write_folder(root / place, plain(8, level))
+            write_folder(root / place, plain(10, level))
     root.mkdir(exist_ok=True)
     (root / "cifar10-0.tar.xz").touch()
     assert load_images("cifar10")[0].images.unique().tolist() == [expected]
