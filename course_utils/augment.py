@@ -131,14 +131,14 @@ def random_affine(
     """Shift, scale and rotate each image with probability `p` (`translate`: the largest shift, in image sizes)."""
     chosen = _chosen(images, p, generator)
     angles = _draw(images, -degrees, degrees, generator)
-    sizes = torch.tensor([images.shape[3], images.shape[2]], device=images.device)
-    translations = _draw(images, -translate, translate, generator, columns=2) * sizes
+    shifts = _draw(images, -translate, translate, generator, columns=2)
+    translations = torch.stack([shifts[:, 0] * images.shape[3], shifts[:, 1] * images.shape[2]], dim=1)
     scales = _draw(images, *scale, generator)
     return _where(chosen, affine_at(images, angles, translations, scales, fill), images)
 
 
 def _color(fill, images: Tensor) -> Tensor:
-    color = torch.as_tensor(fill, dtype=torch.float32, device=images.device).flatten()
-    if len(color) != images.shape[1]:
-        raise ValueError(f"fill has {len(color)} numbers, expected {images.shape[1]}, one per channel")
-    return color.round()[None, :, None, None]
+    """The colour as float32 1×C×1×1; a tensor is taken as it is, since looking at it would make a GPU wait."""
+    if len(fill) != images.shape[1] or not (torch.is_tensor(fill) or all(0 <= value <= 255 for value in fill)):
+        raise ValueError(f"fill is {fill}, expected {images.shape[1]} numbers from 0 to 255, one per channel")
+    return torch.as_tensor(fill, dtype=torch.float32, device=images.device).round()[None, :, None, None]

@@ -50,7 +50,7 @@ class ImageSet:
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation per channel of uint8 `N×C×H×W` images, float32 `C`, in 0…1; exact integer sums."""
-    values = torch.arange(256, dtype=torch.float64) / 255
+    values = torch.arange(256, dtype=torch.float64, device=images.device) / 255
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).double()
     counts /= counts.sum(1, keepdim=True)
     mean = counts @ values
@@ -152,6 +152,8 @@ class BatchLoader:
             part = slice(start, start + self.batch_size)
             rows = self._rows[part] if order is None else self._rows.index_select(0, order[part])
             if self.augment:
+                if order is None:
+                    rows = rows.clone()  # a view of the set, which an augmentation that works in place would change
                 # Affine maps give NCHW; the copy back is of bytes, and none where the layout has stayed.
                 rows = self.augment(rows.permute(0, 3, 1, 2), self.generator).permute(0, 2, 3, 1).contiguous()
             images = torch.mul(rows, self._scale).add_(self._shift).permute(0, 3, 1, 2)

@@ -17,6 +17,8 @@ from torchvision.datasets import ImageFolder
 
 from course_utils.shapes import SIZE
 
+# What Pillow raises for damaged files, and for those that would fill the memory.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 Split = tuple[Tensor, Tensor]
@@ -64,15 +66,16 @@ def _decode(paths: list[str]) -> Tensor:
     images = np.empty((len(paths), SIZE, SIZE, 3), dtype=np.uint8)
 
     def read(index: int) -> None:
+        expected = f"expected a PNG or JPEG of {SIZE}×{SIZE} pixels in mode RGB"
         try:
             with Image.open(paths[index]) as image:
-                image.load()
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three for damaged files
-            raise ValueError(f"{paths[index]} cannot be read as an image: {error}") from error
-        if image.mode != "RGB" or image.size != (SIZE, SIZE):
-            found = f"{image.width}×{image.height} pixels in mode {image.mode}"
-            raise ValueError(f"{paths[index]} has {found}, expected {SIZE}×{SIZE} in mode RGB")
-        images[index] = np.asarray(image)
+                if image.mode == "RGB" and image.size == (SIZE, SIZE):
+                    images[index] = np.asarray(image)
+                    return
+                found = f"{image.width}×{image.height} pixels in mode {image.mode}"
+        except UNREADABLE as error:
+            raise ValueError(f"{paths[index]} cannot be read as an image: {error}; {expected}") from error
+        raise ValueError(f"{paths[index]} has {found}, {expected}")
 
     with ThreadPoolExecutor() as pool:
         for _ in pool.map(read, range(len(paths))):

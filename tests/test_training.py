@@ -15,11 +15,13 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader, TensorDataset
+from torchvision.transforms import functional as TF
 
 from course_utils import training
-from course_utils.augment import random_crop
+from course_utils.augment import crop_at, hflip_at, random_crop
 from course_utils.data import BatchLoader, ImageSet, channel_statistics
 from course_utils.history import Recipe
+from course_utils.networks import S8Net46k
 from course_utils.runtime import seed_everything
 from course_utils.training import fit
 
@@ -307,3 +309,49 @@ def test_fp16_leaves_out_a_step_whose_gradient_overflows(batches):
     # Times the first scale of the loss, 65,536, the gradient of such images is no fp16 number; and no warning comes.
     fit(model, [(batches[0][0] * 1000, batches[0][1])], None, constant(precision="fp16", epochs=1))
     equal(model.state_dict(), before)
+
+
+# A rounded last digit switches a few ReLUs of a million, each a thousandth of the gradient: sums over a million signs
+# nearly cancel. PyTorch's batch norm of channels_last images on a CPU rounds its sums a hundred times more coarsely.
+@pytest.mark.parametrize("norm, tolerance", [("none", 1e-2), ("group", 1e-2), ("layer", 1e-2), ("batch", 0.1)])
+def test_fast_and_plain_path_give_the_same_gradients(shapes, norm, tolerance):
+    part = shapes[0][:48]
+    tops, lefts = torch.randint(0, 9, (2, 48), generator=torch.Generator().manual_seed(0))
+    flips = torch.arange(48) % 2 == 0
+
+    def augment(images, generator):
+        return hflip_at(crop_at(F.pad(images, (4,) * 4), tops, lefts, 32), flips)
+
+    torch.manual_seed(0)
+    fast, plain = S8Net46k(norm=norm), S8Net46k(norm=norm)
+    plain.load_state_dict(fast.state_dict())
+    recipe = constant(lr=1e-9)
+    loader = BatchLoader(part, 48, augment=augment, generator=torch.Generator())
+    loss, _ = training.train_epoch(fast, loader, training.prepare(fast, recipe, 1))
+    # The plain path: one image after the other with torchvision's functions, NCHW.
+    normalize = partial(TF.normalize, mean=part.mean.tolist(), std=part.std.tolist())
+    images = []
+    for image, top, left, flip in zip(part.images, tops.tolist(), lefts.tolist(), flips, strict=True):
+        image = TF.crop(TF.pad(image.contiguous(), 4), top, left, 32, 32)
+        images.append(normalize((TF.hflip(image) if flip else image) / 255))
+    expected = F.cross_entropy(plain(torch.stack(images)), part.labels)
+    expected.backward()
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    for (name, parameter), other in zip(fast.named_parameters(), plain.parameters(), strict=True):
+        assert (parameter.grad - other.grad).norm() < tolerance * other.grad.norm(), name
+
+
+def test_compiled_forward_pass_trains_the_same_weights(batches, monkeypatch):
+    calls = []
+
+    def compile(model, mode):
+        return lambda images: calls.append(mode) or model(images)
+
+    plain, compiled = small_net(), small_net()
+    monkeypatch.setattr(torch, "compile", compile)
+    histories = [
+        fit(model, batches, batches, constant(compile=flag)) for model, flag in ((plain, False), (compiled, True))
+    ]
+    assert calls == ["max-autotune"] * 6  # two epochs of three steps; validation runs the model itself
+    assert histories[0].epochs == histories[1].epochs
+    equal(compiled.state_dict(), plain.state_dict())
