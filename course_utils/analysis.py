@@ -1,7 +1,6 @@
 """What a trained or untrained network is and does."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_utils.runtime import pick_precision
+from course_utils.runtime import device_of, evaluation_mode, pick_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,28 +40,19 @@ class Predictions:
         return wrong[self.confidence[wrong].argsort(descending=True, stable=True)]
 
 
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[torch.device]:
-    """Evaluation mode for a while; yields the device of the model."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield next((p.device for p in model.parameters()), torch.device("cpu"))
-    finally:
-        model.train(was_training)
-
-
-@torch.inference_mode()
+@torch.no_grad()
 def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "auto") -> Predictions:
     """Run `model` in evaluation mode over all batches, in their order."""
-    labels, probabilities = [], []
-    with _evaluation_mode(model) as device:
-        number_format = pick_precision(precision, device)
+    labels, probabilities, device = [], [], device_of(model)
+    number_format = pick_precision(precision, device)
+    with evaluation_mode(model):
         for images, batch_labels in batches:
             with number_format.autocast(device):
                 logits = model(images.to(device, memory_format=torch.channels_last))
             probabilities.append(logits.float().softmax(1))
             labels.append(batch_labels)
+    if not labels:
+        raise ValueError("there are no batches to predict")
     return Predictions(torch.cat(labels).cpu(), torch.cat(probabilities).cpu())
 
 
@@ -92,8 +82,8 @@ def _visit_leaves(model: nn.Module, input_size: tuple[int, int, int], visit: Vis
     leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
     handles = [module.register_forward_hook(hook_for(name)) for name, module in leaves]
     try:
-        with _evaluation_mode(model) as device:
-            model(torch.zeros(1, *input_size, device=device))
+        with evaluation_mode(model):
+            model(torch.zeros(1, *input_size, device=device_of(model)))
     finally:
         for handle in handles:
             handle.remove()
@@ -128,7 +118,8 @@ def receptive_field(model: nn.Module, input_size: tuple[int, int, int] = (3, 32,
     A window of k pixels, d apart, reaches (k - 1)·d jumps further; a stride multiplies the jump *after* the layer
     (Araujo et al. 2019, "Computing Receptive Fields of Convolutional Neural Networks", section 2).
     Only modules are seen, not `F.max_pool2d` and its like; layer and group norm, whose statistics look at the whole
-    image, do not count. Raises `ValueError` for windows that are not square.
+    image, do not count; of adaptive pooling with uneven windows the widest counts.
+    Raises `ValueError` for windows that are not square.
     """
     rows, jump, field = [], 1, 1
 
@@ -170,8 +161,8 @@ def input_gradient(
     outputs = []
     handle = modules[layer].register_forward_hook(lambda module, inputs, output: outputs.append(output))
     try:
-        with _evaluation_mode(model) as device, torch.enable_grad():
-            images = torch.randn(n, *input_size, generator=generator).to(device).requires_grad_()
+        with evaluation_mode(model), torch.enable_grad():
+            images = torch.randn(n, *input_size, generator=generator).to(device_of(model)).requires_grad_()
             model(images)
             height, width = outputs[-1].shape[2:]
             center = outputs[-1][:, :, height // 2, width // 2].sum()

@@ -1,6 +1,7 @@
 """How to train, and the record of having trained."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 
 import pandas as pd
@@ -37,10 +38,13 @@ class Recipe:
     def __post_init__(self):
         choose(self.schedule, SCHEDULES, "schedule")
         choose(self.precision, PRECISIONS, "precision")
-        for name, low in (("epochs", 1), ("step_size", 1), ("num_classes", 1)):
-            if getattr(self, name) < low:
+        for name, low in (("epochs", 1), ("step_size", 1), ("num_classes", 1), ("weight_decay", 0), ("gamma", 0)):
+            if not low <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least {low}")
-        if not self.lr > 0:
+        for name in ("momentum", "warmup", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a number from 0 to below 1")
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"lr is {self.lr}, expected a learning rate above 0")
 
 

@@ -25,6 +25,8 @@ COLORS = sns.color_palette("colorblind")
 
 def _grid(n: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """A figure with `n` empty panels of `width×height` inches and no ticks; the others are switched off."""
+    if n < 1:
+        raise ValueError(f"there is nothing to draw: expected at least 1 panel, not {n}")
     columns = min(n, columns)
     rows = -(-n // columns)
     figure, axes = plt.subplots(
@@ -113,7 +115,7 @@ def plot_histories(histories: Mapping[str, History]) -> Figure:
 def plot_misclassified(image_set: ImageSet, predictions: Predictions, n: int = 10, columns: int = 5) -> Figure:
     """The `n` most confidently misclassified images, each with its true and its predicted class and the confidence."""
     worst = predictions.misclassified[:n]
-    if len(worst) == 0:
+    if len(predictions.misclassified) == 0:
         figure, axes = _grid(1, 1, 4, 1)
         axes[0, 0].text(0.5, 0.5, "no image is misclassified", ha="center", va="center")
         return figure

@@ -1,11 +1,13 @@
-"""Where am I: which device, which precision, which data folder, which seed."""
+"""Where am I, and in which state: device, precision, mode, data folder, seed."""
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -64,6 +66,23 @@ def pick_precision(name: str = "auto", device: torch.device | str = "cpu") -> Pr
         name, reason = "fp32", f"no fast half precision known for this {device.type} device"
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
     return Precision(name, dtype, reason)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the parameters of `model` are; the CPU if it has none."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every module is in the mode in which it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def data_root() -> Path:

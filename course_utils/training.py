@@ -1,5 +1,6 @@
 """One training loop for everything."""
 
+import math
 import platform
 import sys
 import time
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, StepLR
 from tqdm import tqdm
 
 from course_utils.history import History, Metrics, Recipe
-from course_utils.runtime import Precision, pick_precision
+from course_utils.runtime import Precision, device_of, evaluation_mode, pick_precision
 
 
 @dataclass
@@ -31,7 +32,7 @@ class TrainState:
 
 def prepare(model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> TrainState:
     """Lay the weights out for speed (`channels_last`) and build what `recipe` asks for around them."""
-    device = _device_of(model)
+    device = device_of(model)
     model.to(memory_format=torch.channels_last)
     precision = pick_precision(recipe.precision, device)
     optimizer = torch.optim.SGD(
@@ -52,15 +53,13 @@ def _scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch
     """A schedule that is stepped after every batch."""
     if recipe.schedule == "one-cycle":
         # The momentum stays what the recipe says; by default OneCycleLR would run it from 0.95 to 0.85 and back.
-        options = dict(pct_start=recipe.warmup, cycle_momentum=False)
-        return OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=recipe.epochs * steps_per_epoch, **options)
+        # A warm-up of exactly one step would divide by zero in it.
+        steps = recipe.epochs * steps_per_epoch
+        options = dict(pct_start=max(recipe.warmup, 1.5 / steps), cycle_momentum=False)
+        return OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=steps, **options)
     if recipe.schedule == "step":
         return StepLR(optimizer, step_size=recipe.step_size * steps_per_epoch, gamma=recipe.gamma)
     return ConstantLR(optimizer, factor=1.0, total_iters=0)
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def _logits(model: Callable[[Tensor], Tensor], images: Tensor, precision: Precision, num_classes: int) -> Tensor:
@@ -85,7 +84,7 @@ def train_epoch(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], stat
     Raises `FloatingPointError` after the pass if the loss of a step was not finite.
     """
     model.train()
-    device, recipe, precision = _device_of(model), state.recipe, state.precision
+    device, recipe, precision = device_of(model), state.recipe, state.precision
     loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
     first_bad = torch.full((), -1, device=device)
     # Sums stay on the device until the epoch is over: asking for a number after each step would make a GPU wait.
@@ -119,19 +118,16 @@ def evaluate(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, precision: str = "auto", num_classes: int = 10
 ) -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy over all images of `batches`, in evaluation mode."""
-    was_training, device = model.training, _device_of(model)
+    device = device_of(model)
     number_format = pick_precision(precision, device)
-    model.eval()
     loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
-    try:
+    with evaluation_mode(model):
         for images, labels in batches:
             images, labels = _placed(images, labels, device)
             logits = _logits(model, images, number_format, num_classes)
             loss_sum += F.cross_entropy(logits, labels, reduction="sum")
             correct += (logits.argmax(1) == labels).sum()
             seen += len(images)
-    finally:
-        model.train(was_training)
     if seen == 0:
         raise ValueError("there are no batches to evaluate on")
     return loss_sum.item() / seen, correct.item() / seen
@@ -163,7 +159,7 @@ def fit(
     """
     if not hasattr(train, "__len__") or len(train) == 0:
         raise ValueError(f"train is {type(train).__name__} without batches, expected a loader or list of known length")
-    device, state = _device_of(model), prepare(model, recipe, len(train))
+    device, state = device_of(model), prepare(model, recipe, len(train))
     environment = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
         "precision": state.precision.name,
@@ -182,6 +178,8 @@ def fit(
             if val is not None:
                 options = dict(precision=recipe.precision, num_classes=recipe.num_classes)
                 val_loss, val_accuracy = evaluate(model, val, **options)
+                if not math.isfinite(val_loss):
+                    raise FloatingPointError(f"the validation loss is {val_loss} after epoch {epoch}: try a lower lr")
             seconds = time.perf_counter() - start
             metrics = Metrics(epoch, train_loss, train_accuracy, val_loss, val_accuracy, lr, seconds)
             history.epochs.append(metrics)

@@ -50,6 +50,9 @@ def test_predict(batches):
     assert torch.equal(predictions.labels, torch.arange(11))
     torch.testing.assert_close(predictions.probabilities, logits.softmax(1))
     torch.testing.assert_close(predictions.probabilities.sum(1), torch.ones(11))
+    predictions.probabilities.mul_(2)  # ordinary tensors, free to be changed
+    with pytest.raises(ValueError, match="no batches to predict"):
+        predict(model, [])
 
 
 def test_predictions_example():

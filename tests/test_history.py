@@ -48,7 +48,13 @@ BAD_RECIPES = [
     (dict(schedule="cosine"), ["schedule 'cosine'", *SCHEDULES]),
     (dict(precision="fp8"), ["precision 'fp8'", *PRECISIONS]),
     *(({name: 0}, [f"{name} is 0", "at least 1"]) for name in ("epochs", "step_size", "num_classes")),
-    *((dict(lr=lr), [f"lr is {lr}", "above 0"]) for lr in (0.0, -0.1, math.nan)),
+    *((dict(lr=lr), [f"lr is {lr}", "above 0"]) for lr in (0.0, -0.1, math.nan, math.inf)),
+    *(({name: -1}, [f"{name} is -1", "at least 0"]) for name in ("weight_decay", "gamma")),
+    *(
+        ({name: value}, [f"{name} is {value}", "from 0 to below 1"])
+        for name in ("momentum", "warmup", "label_smoothing")
+        for value in (-0.1, 1, math.nan)
+    ),
 ]
 
 

@@ -64,19 +64,23 @@ def inject(source: Path, target: Path, parameters: dict) -> Path:
     return target
 
 
+def run_all(parameters: dict, folder: Path) -> dict[str, tuple[int, str]]:
+    """Every notebook run by nbval with other parameters, all side by side: `{name: (exit status, what it printed)}`."""
+    runs = {path.stem: start_nbval(inject(path, folder / path.name, parameters)) for path in NOTEBOOKS}
+    texts = {name: run.communicate()[0] for name, run in runs.items()}
+    return {name: (run.returncode, texts[name]) for name, run in runs.items()}
+
+
 @pytest.fixture(scope="module")
-def quick_runs(tmp_path_factory) -> dict[str, tuple[Path, int, str]]:
-    """Every notebook run by nbval with the quick parameters, two side by side: `{name: (path, exit status, text)}`."""
-    folder = tmp_path_factory.mktemp("quick")
-    started = []
-    finished = {}
-    for path in NOTEBOOKS:
-        copy = inject(path, folder / path.name, QUICK)
-        started.append((path.stem, copy, start_nbval(copy)))
-    for name, copy, process in started:
-        text, _ = process.communicate()
-        finished[name] = (copy, process.returncode, text)
-    return finished
+def quick_runs(tmp_path_factory):
+    return run_all(QUICK, tmp_path_factory.mktemp("quick"))
+
+
+@pytest.fixture(scope="module")
+def real_runs(tmp_path_factory, real_images):
+    """A short training on real photographs, and the whole test set."""
+    parameters = {**QUICK, "dataset": str(real_images.resolve()), "epochs": 1, "train_size": 500}
+    return run_all(parameters, tmp_path_factory.mktemp("real"))
 
 
 @each_notebook
@@ -109,11 +113,12 @@ def test_committed_outputs_are_whole_and_clean(path):
     assert all(set(cell.metadata) <= {"tags"} for cell in book.cells)
 
 
+@pytest.mark.parametrize("runs", ["quick_runs", "real_runs"])
 @each_notebook
-def test_quick_run_reproduces_the_checked_outputs(path, quick_runs):
-    copy, status, text = quick_runs[path.stem]
+def test_checked_outputs_are_reproduced(path, runs, request):
+    status, text = request.getfixturevalue(runs)[path.stem]
     assert status == 0, text[-6000:]
-    count = len(code_cells(nbformat.read(copy, as_version=4)))
+    count = len(code_cells(nbformat.read(path, as_version=4))) + 1  # and the injected parameters
     assert f"{count} passed" in text, f"{count} cells, but: {text.splitlines()[-1]}"
 
 
@@ -142,14 +147,3 @@ def test_check_bites(excerpt, tmp_path):
     ((cell, message),) = failed_cells(changed).items()
     assert cell == f"Cell {len(code_cells(excerpt)) - 1}"
     assert text.strip() in message and text.replace("8", "9", 1).strip() in message
-
-
-@each_notebook
-def test_real_images(path, real_images, tmp_path):
-    """Both notebooks also run on real photographs; a small training, the whole test set."""
-    parameters = {**QUICK, "dataset": str(real_images.resolve()), "epochs": 1, "train_size": 500}
-    copy = tmp_path / path.name
-    run = inject(path, copy, parameters)
-    process = start_nbval(run)
-    text, _ = process.communicate()
-    assert process.returncode == 0, text[-6000:]

@@ -146,3 +146,8 @@ def test_receptive_field():
         assert shares[center[::-1]] == 0 and shares.unique().tolist() == pytest.approx([-4, -2, 0])
         assert ax.get_title() == f"{name}: {side} pixels"
     assert bar.get_ylabel() == "gradient, share of the largest"
+
+
+def test_nothing_to_draw():
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plotting.plot_images(torch.zeros(0, 3, 8, 8, dtype=torch.uint8))

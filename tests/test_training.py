@@ -355,3 +355,22 @@ def test_compiled_forward_pass_trains_the_same_weights(batches, monkeypatch):
     assert calls == ["max-autotune"] * 6  # two epochs of three steps; validation runs the model itself
     assert histories[0].epochs == histories[1].epochs
     equal(compiled.state_dict(), plain.state_dict())
+
+
+@pytest.mark.parametrize("epochs, warmup", [(1, 0.0), (1, 1 / 3), (2, 1 / 6), (1, 0.9)])
+def test_one_cycle_of_a_few_steps(batches, epochs, warmup):
+    recipe = constant(schedule="one-cycle", epochs=epochs, warmup=warmup)
+    assert len(fit(small_net(), batches, None, recipe).epochs) == epochs
+
+
+def test_evaluation_keeps_a_frozen_layer_frozen(batches):
+    model = small_net().train()
+    model[2].eval()  # a batch norm that is to keep its statistics
+    evaluate(model, batches)
+    assert [module.training for module in model] == [True, True, False, True, True, True, True]
+
+
+def test_validation_loss_that_is_not_finite(batches):
+    bad = [(torch.full_like(images, math.inf), labels) for images, labels in batches]
+    with pytest.raises(FloatingPointError, match="validation loss is nan after epoch 1"):
+        fit(linear_net(), batches, bad, constant())
