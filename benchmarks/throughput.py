@@ -2,10 +2,11 @@
 
     python benchmarks/throughput.py [--networks S8Net46k S9Net180k] [--rounds 7] [--device auto]
 
-Three ways to train the same network on the same images with crop and flip, in one process, taking turns:
+Three ways to train the same network on the same images with crop and flip, taking turns:
 
 - the usual way: a `DataLoader` that augments image by image, float32, NCHW, a loss read after every step; several
-  variants, and the best of them counts;
+  variants, and the best of them counts. It runs in a process of its own, because allocator settings hold for a process
+  and course code has none (`--same-allocator` gives it ours); that process waits while the other measures;
 - ours: what the notebooks do, `BatchLoader` and `train_epoch`;
 - the limit: the steps of `train_epoch` alone, over and over on one batch that lies ready, in the same precision.
 
@@ -16,12 +17,14 @@ Writes `build/bench.json` and `build/bench.png`.
 import argparse
 import importlib.util
 import json
+import os
 import platform
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -115,6 +118,40 @@ def our_epoch(name: str, image_set: ImageSet, device: torch.device, fixed_batch:
     return lambda: train_epoch(model, batches, state)
 
 
+class UsualWays:
+    """The usual ways to train `name`, in a process of their own; `epoch(way)` runs one epoch there."""
+
+    def __init__(self, name: str, images: int, device: torch.device, same_allocator: bool):
+        command = [sys.executable, __file__, "--serve", name, "--images", str(images), "--device", device.type]
+        keep = {key: value for key, value in os.environ.items() if same_allocator or not key.startswith("MALLOC_")}
+        self.process = subprocess.Popen(command, env=keep, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.names = json.loads(self.process.stdout.readline())
+
+    def epoch(self, way: str) -> None:
+        print(way, file=self.process.stdin, flush=True)
+        if self.process.stdout.readline().strip() != way:
+            raise RuntimeError(f"the process that trains the usual way has ended: {way}")
+
+    def __enter__(self) -> "UsualWays":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def serve(name: str, image_set: ImageSet, device: torch.device) -> None:
+    """The other end of `UsualWays`: print the names of the ways, then run one epoch for each name that is read."""
+    ways = {}
+    for label, transform in usual_transforms(image_set.mean.tolist(), image_set.std.tolist()).items():
+        for workers in (0, 2):
+            ways[f"{label}, {workers} workers"] = usual_epoch(name, image_set, device, transform, workers)
+    print(json.dumps(list(ways)), flush=True)
+    for line in sys.stdin:
+        timed(ways[line.strip()], device)
+        print(line.strip(), flush=True)
+
+
 def usual_epoch(name: str, image_set: ImageSet, device: torch.device, transform: Callable, workers: int):
     """One epoch the usual way; worker processes stay alive between epochs."""
     seed_everything(0)
@@ -136,16 +173,14 @@ def take_turns(ways: dict[str, Callable], images: int, rounds: int, device: torc
     return speeds
 
 
-def measure_network(name: str, image_set: ImageSet, rounds: int, device: torch.device) -> dict:
-    """The record of one network: images per second of every way, and the ratios of the medians over rounds."""
-    mean, std = image_set.mean.tolist(), image_set.std.tolist()
+def measure_network(name: str, image_set: ImageSet, options: argparse.Namespace, device: torch.device) -> dict:
+    """The record of one network: images per second of every way, and the medians over rounds of the ratios."""
+    rounds = options.rounds
     ways = {"ours": our_epoch(name, image_set, device), "limit": our_epoch(name, image_set, device, fixed_batch=True)}
-    for label, transform in usual_transforms(mean, std).items():
-        for workers in (0, 2):
-            label_here = f"{label}, {workers} workers"
-            ways[label_here] = usual_epoch(name, image_set, device, transform, workers)
-    speeds = take_turns(ways, len(image_set), rounds, device)
-    usual = [max(speeds[way][r] for way in ways if way not in ("ours", "limit")) for r in range(rounds)]
+    with UsualWays(name, len(image_set), device, options.same_allocator) as usual_ways:
+        ways |= {way: partial(usual_ways.epoch, way) for way in usual_ways.names}
+        speeds = take_turns(ways, len(image_set), rounds, device)
+    usual = [max(speeds[way][turn] for way in usual_ways.names) for turn in range(rounds)]
     sizes = {factor: image_set[: len(image_set) * factor // 4] for factor in (1, 2, 4)}
     epochs = {str(factor): our_epoch(name, part, device) for factor, part in sizes.items()}
     lengths = take_turns(epochs, 1, rounds, device)  # epochs per second
@@ -219,11 +254,16 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--images", type=int, help="images per epoch; default: 2,048 on a CPU, all 10,000 on a GPU")
     parser.add_argument("--peak-of", choices=NETWORKS, help="print the peak memory of one epoch and stop")
+    parser.add_argument("--same-allocator", action="store_true", help="the usual way with our allocator settings")
+    parser.add_argument("--serve", choices=NETWORKS, help="train the usual way at the word of another process")
     options = parser.parse_args()
     device = pick_device(options.device)
     images = options.images or (2_048 if device.type == "cpu" else 10_000)
     if options.peak_of:
         print(peak_mebibytes(options.peak_of, images, device))
+        return
+    if options.serve:
+        serve(options.serve, load_images("shapes")[0][:images], device)
         return
     if options.rounds < LEAST_ROUNDS:
         parser.error(
@@ -239,12 +279,13 @@ def main() -> None:
         "rounds": options.rounds,
         "images": images,
         "batch_size": BATCH,
+        "same_allocator": options.same_allocator,
         "loader_images_per_second": measure_loaders(train, options.rounds, device),
         "networks": {},
     }
     for name in options.networks:
         print(f"measuring {name} …", flush=True)
-        figures = measure_network(name, train[:images], options.rounds, device)
+        figures = measure_network(name, train[:images], options, device)
         peaks = {str(factor): round(peak_of_child(name, images * factor, device), 1) for factor in (1, 2, 4)}
         loader = record["loader_images_per_second"]["ours"]
         record["networks"][name] = figures | {"loader_images_per_second": loader, "peak_mebibytes_by_data": peaks}
