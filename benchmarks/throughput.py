@@ -136,8 +136,7 @@ class UsualWays:
         return self
 
     def __exit__(self, *error) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+        self.process.communicate()  # closes its input, upon which it ends
 
 
 def serve(name: str, image_set: ImageSet, device: torch.device) -> None:
