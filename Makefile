@@ -48,7 +48,7 @@ lint: $(STAMP)  ## style of code and notebooks
 bench: $(STAMP)  ## training speed against the usual way and against the limit
 	$(BIN)/python benchmarks/throughput.py
 
-render: $(STAMP)  ## the committed notebooks anew, in full: an hour or more; DATASET=cifar10 or a folder
+render: $(STAMP)  ## the committed notebooks anew, in full, an hour or two; COURSE_DATA=FOLDER for other images
 	$(BIN)/python notebooks/run.py --render
 
 clean:  ## what was built, not .venv and not data/

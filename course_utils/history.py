@@ -17,7 +17,7 @@ class Recipe:
 
     `lr`: the highest learning rate. `"one-cycle"` rises to it over the first `warmup` (share of the steps) and anneals
     to zero (Smith and Topin 2019); `"step"` multiplies by `gamma` every `step_size` epochs; `"constant"` stays.
-    `compile`: let `torch.compile` tune the forward and backward pass, minutes that pay off on a GPU in long runs.
+    `compile`: let `torch.compile` tune the network first, for seconds to minutes; measure whether that pays off.
     `num_classes`: how wide the network's output must be. Raises `ValueError` for unknown names and impossible numbers.
     """
 

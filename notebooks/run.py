@@ -41,6 +41,8 @@ def execute(notebook: Path, parameters: dict, cell_seconds: int) -> str | None:
     command += ["--no-progress-bar", "--execution-timeout", str(cell_seconds), "-y", yaml.safe_dump(parameters)]
     # MPLBACKEND=Agg would leave the notebooks without figures, and without an error.
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
+    if folder := environment.get("COURSE_DATA"):
+        environment["COURSE_DATA"] = str(Path(folder).resolve())  # the notebooks run in a folder of their own
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         return done.stderr.strip()[-4000:]
