@@ -16,6 +16,10 @@ STAMP := .venv/.complete
 # several times slower on two cores. Must be set before Python starts.
 run test: export OMP_NUM_THREADS := 1
 
+# In JupyterLab two notebooks may well compute at once, and each should have all threads while it is alone. Threads that
+# sleep while they wait cost 10 to 30 % alone; threads that spin cost a factor of 4 to 26 side by side (two cores).
+lab: export OMP_WAIT_POLICY := passive
+
 # A batch's activations are megabytes that are freed and taken again in every step. By default glibc gives such blocks
 # back to the system each time and pays for every page anew; kept, training in fp32 is up to twice as fast. Other C
 # libraries pass these by. Read when a process starts: hence here, from where notebook kernels inherit them too.
