@@ -1,15 +1,21 @@
 """The built-in images: repeatable, varied, and neither too easy nor too hard to learn."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
-from course_utils.data import BatchLoader
+from course_utils.augment import random_crop, random_hflip
+from course_utils.data import BatchLoader, split
 from course_utils.history import Recipe
 from course_utils.networks import S8Net46k
 from course_utils.runtime import seed_everything
 from course_utils.shapes import SHAPE_CLASSES, make_shapes
 from course_utils.training import fit
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_same_seed_same_images():
@@ -86,9 +92,18 @@ def test_pixels_alone_do_not_tell_the_class(shapes):
     assert last.val_accuracy < 0.45  # 17 %
 
 
-def test_a_small_network_learns_the_classes(shapes):
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+def test_a_small_network_learns_the_classes_in_the_quick_budget(shapes, precision):
+    # What S8 does with the quick parameters: a tenth held out, crop and flip.
+    quick = yaml.safe_load((ROOT / "notebooks" / "quick.yaml").read_text(encoding="utf-8"))
     train, test = shapes
     generator = seed_everything(0)
-    batches = BatchLoader(train[:4000], 64, shuffle=True, generator=generator)
-    history = fit(S8Net46k(), batches, BatchLoader(test, 500), Recipe(epochs=4, lr=0.05), verbose=False)
-    assert history.epochs[-1].val_accuracy >= 0.85  # 99 %
+    train, _ = split(split(train, quick["train_size"], generator)[1], quick["train_size"] // 10, generator)
+
+    def augment(images, generator):
+        return random_hflip(random_crop(images, generator, padding=4), generator)
+
+    batches = BatchLoader(train, quick["batch_size"], shuffle=True, augment=augment, generator=generator)
+    recipe = Recipe(epochs=quick["epochs"], lr=0.05, precision=precision)
+    history = fit(S8Net46k(), batches, BatchLoader(test, 500), recipe, verbose=False)
+    assert history.epochs[-1].val_accuracy >= 0.85
