@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 DATASET ?= shapes
+STUDY ?= data/reference
 export DATASET
 
 ifeq ($(OS),Windows_NT)
@@ -14,7 +15,7 @@ STAMP := .venv/.complete
 
 # Two notebooks or tests that compute side by side with all threads each wait for one another's threads by spinning:
 # several times slower on two cores. Must be set before Python starts.
-run test: export OMP_NUM_THREADS := 1
+run test reference: export OMP_NUM_THREADS := 1
 
 # In JupyterLab two notebooks may well compute at once, and each should have all threads while it is alone. Threads that
 # sleep while they wait cost 10 to 30 % alone; threads that spin cost a factor of 4 to 26 side by side (two cores).
@@ -27,7 +28,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := -1
 export MALLOC_TOP_PAD_ := 268435456
 
-.PHONY: setup run test lab lint bench render clean
+.PHONY: setup run test lab lint bench render reference clean
 
 setup: $(STAMP)
 
@@ -54,6 +55,9 @@ bench: $(STAMP)  ## training speed against the usual way and against the limit
 
 render: $(STAMP)  ## the committed notebooks anew, in full, an hour or two; COURSE_DATA=FOLDER for other images
 	$(BIN)/python notebooks/run.py --render
+
+reference: $(STAMP)  ## train what data/reference/jobs.yaml lists and has no result yet, hours on a CPU; DATASET=cifar10 or a folder
+	$(BIN)/python -m course_utils.reference $(STUDY) --dataset $(if $(filter shapes,$(DATASET)),cifar10,$(DATASET))
 
 clean:  ## what was built, not .venv and not data/
 	$(PYTHON) -c "import shutil; shutil.rmtree('build', ignore_errors=True)"

@@ -42,7 +42,8 @@ from course_utils.data import BatchLoader, ImageSet, load_images
 from course_utils.history import Recipe
 from course_utils.networks import NETWORKS, make_network
 from course_utils.runtime import pick_device, pick_precision, seed_everything
-from course_utils.training import prepare, train_epoch
+from course_utils.state import prepare
+from course_utils.training import train_epoch
 
 BUILD = Path(__file__).resolve().parents[1] / "build"
 BATCH = 128

@@ -141,4 +141,6 @@ def _color(fill, images: Tensor) -> Tensor:
     """The colour as float32 1×C×1×1; a tensor is taken as it is, since looking at it would make a GPU wait."""
     if len(fill) != images.shape[1] or not (torch.is_tensor(fill) or all(0 <= value <= 255 for value in fill)):
         raise ValueError(f"fill is {fill}, expected {images.shape[1]} numbers from 0 to 255, one per channel")
-    return torch.as_tensor(fill, dtype=torch.float32, device=images.device).round()[None, :, None, None]
+    if not torch.is_tensor(fill):  # filled on the device: a copy from the host would make a GPU wait, too
+        fill = torch.stack([torch.full((), float(value), device=images.device) for value in fill])
+    return fill.to(images.device, torch.float32).round()[None, :, None, None]

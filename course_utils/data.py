@@ -1,7 +1,9 @@
 """A data set as two tensors, where to find it, and batches of it."""
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -141,6 +143,14 @@ class BatchLoader:
 
         std = image_set.std.clamp_min(1e-3)  # a channel that never changes is left at zero
         self._scale, self._shift = 1 / (255 * std), -image_set.mean / std
+
+    @cached_property
+    def identity(self) -> str:
+        """What a run is trained on, in words; equal for equal images, labels, order of drawing and batches."""
+        rows, labels = (tensor.cpu().numpy() for tensor in (self._rows, self.image_set.labels))
+        order = "shuffled" if self.shuffle else "in order"
+        images = f"{len(labels)} images of {self.image_set.name} (CRC {zlib.crc32(labels, zlib.crc32(rows)):08x})"
+        return f"{images}, {order}, in batches of {self.batch_size}, {'' if self.augment else 'not '}augmented"
 
     def __len__(self) -> int:
         return -(-len(self.image_set) // self.batch_size)

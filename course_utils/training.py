@@ -6,60 +6,16 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, StepLR
 from tqdm import tqdm
 
 from course_utils.history import History, Metrics, Recipe
 from course_utils.runtime import Precision, device_of, evaluation_mode, pick_precision
-
-
-@dataclass
-class TrainState:
-    """What a run of training keeps from step to step, besides the weights."""
-
-    recipe: Recipe
-    precision: Precision
-    forward: Callable[[Tensor], Tensor]  # the model, or what torch.compile made of it
-    optimizer: torch.optim.Optimizer
-    scheduler: LRScheduler
-    scaler: torch.amp.GradScaler
-
-
-def prepare(model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> TrainState:
-    """Lay the weights out for speed (`channels_last`) and build what `recipe` asks for around them."""
-    device = device_of(model)
-    model.to(memory_format=torch.channels_last)
-    precision = pick_precision(recipe.precision, device)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov and recipe.momentum > 0,
-        weight_decay=recipe.weight_decay,
-        fused=True,  # one pass over weight, gradient and momentum: a fifth of the time of the plain step
-    )
-    scheduler = _scheduler(recipe, optimizer, steps_per_epoch)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision.dtype is torch.float16)
-    forward = torch.compile(model, mode="max-autotune") if recipe.compile else model
-    return TrainState(recipe, precision, forward, optimizer, scheduler, scaler)
-
-
-def _scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> LRScheduler:
-    """A schedule that is stepped after every batch."""
-    if recipe.schedule == "one-cycle":
-        # The momentum stays what the recipe says; by default OneCycleLR would run it from 0.95 to 0.85 and back.
-        # A warm-up of exactly one step would divide by zero in it.
-        steps = recipe.epochs * steps_per_epoch
-        options = dict(pct_start=max(recipe.warmup, 1.5 / steps), cycle_momentum=False)
-        return OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=steps, **options)
-    if recipe.schedule == "step":
-        return StepLR(optimizer, step_size=recipe.step_size * steps_per_epoch, gamma=recipe.gamma)
-    return ConstantLR(optimizer, factor=1.0, total_iters=0)
+from course_utils.state import Checkpoint, TrainState, prepare
 
 
 def _logits(model: Callable[[Tensor], Tensor], images: Tensor, precision: Precision, num_classes: int) -> Tensor:
@@ -150,12 +106,16 @@ def fit(
     recipe: Recipe,
     *,
     verbose: bool = True,
+    checkpoint: Path | str | None = None,
 ) -> History:
     """Train `model` in place by `recipe` and return the record.
 
     `train` and `val` are iterated once per epoch: images, float32 `B×3×H×W`, and labels, int64 `B`. `train` needs a
     length (a `BatchLoader`, a `DataLoader`, a list). Prints one line per epoch, with a bar while somebody watches.
     Interrupted (Ctrl-C, or stop in a notebook), it returns the epochs that were finished.
+
+    `checkpoint`: a file that is written after every epoch. Where it exists, the same call goes on from there as if it
+    had never been interrupted, bit for bit on the same machine; with another network, recipe or data it is refused.
     """
     if not hasattr(train, "__len__") or len(train) == 0:
         raise ValueError(f"train is {type(train).__name__} without batches, expected a loader or list of known length")
@@ -167,9 +127,15 @@ def fit(
         "torch": torch.__version__,
     }
     history = History(recipe, environment=environment)
+    loader = getattr(train, "generator", None)
+    if checkpoint is not None:
+        saved = Checkpoint.of(checkpoint, model, recipe, train)
+        history = saved.load(model, state, loader) or history
+        if verbose and history.epochs:
+            print(f"going on after epoch {len(history.epochs)} of {recipe.epochs}, from {checkpoint}")
     bar = verbose and somebody_watches()
     try:
-        for epoch in range(1, recipe.epochs + 1):
+        for epoch in range(len(history.epochs) + 1, recipe.epochs + 1):
             start = time.perf_counter()
             lr = state.scheduler.get_last_lr()[0]
             batches = tqdm(train, desc=f"epoch {epoch}", leave=False) if bar else train
@@ -185,6 +151,8 @@ def fit(
             history.epochs.append(metrics)
             if verbose:
                 print(metrics, flush=True)
+            if checkpoint is not None:
+                saved.save(model, state, loader, history)
     except KeyboardInterrupt:
         print(
             f"interrupted in epoch {len(history.epochs) + 1}; the history holds the {len(history.epochs)} finished ones"

@@ -23,6 +23,7 @@ from course_utils.data import BatchLoader, ImageSet, channel_statistics
 from course_utils.history import Recipe
 from course_utils.networks import S8Net46k
 from course_utils.runtime import seed_everything
+from course_utils.state import prepare
 from course_utils.training import fit
 
 # Exact comparisons need one number format on every machine.
@@ -327,7 +328,7 @@ def test_fast_and_plain_path_give_the_same_gradients(shapes, norm, tolerance):
     plain.load_state_dict(fast.state_dict())
     recipe = constant(lr=1e-9)
     loader = BatchLoader(part, 48, augment=augment, generator=torch.Generator())
-    loss, _ = training.train_epoch(fast, loader, training.prepare(fast, recipe, 1))
+    loss, _ = training.train_epoch(fast, loader, prepare(fast, recipe, 1))
     # The plain path: one image after the other with torchvision's functions, NCHW.
     normalize = partial(TF.normalize, mean=part.mean.tolist(), std=part.std.tolist())
     images = []

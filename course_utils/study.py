@@ -1,0 +1,196 @@
+"""A study: many training runs described as data, each resumable, each recorded in a file of its own."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable
+from concurrent.futures import Executor, as_completed
+from dataclasses import asdict, dataclass, field, fields
+from itertools import product
+from pathlib import Path
+
+import torch
+import torchvision
+import yaml
+from safetensors.torch import save as to_safetensors
+
+from course_utils import augment
+from course_utils.data import Augment, BatchLoader, ImageSet, load_images, split
+from course_utils.history import History, Recipe
+from course_utils.networks import make_network
+from course_utils.runtime import pick_device, seed_everything
+from course_utils.state import write_whole
+from course_utils.training import evaluate, fit
+
+CROP_AND_FLIP = {"random_crop": {"padding": 4}, "random_hflip": {}}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: `recipe` applied to `network` with `options`, from `seed`.
+
+    `augment`: functions of the module of that name with their options, in order. `held_out`: so many training images
+    are kept for validation, drawn alike in every job, and the test set stays untouched; with 0 the run trains on all
+    images and is evaluated on the test set, once, after its last epoch.
+    """
+
+    network: str
+    norm: str = "batch"
+    seed: int = 0
+    batch_size: int = 128
+    augment: dict[str, dict] = field(default_factory=lambda: CROP_AND_FLIP)
+    options: dict = field(default_factory=dict)
+    held_out: int = 0
+    recipe: Recipe = field(default_factory=Recipe)
+
+    @property
+    def name(self) -> str:
+        """Readable, and another one for every job: the digest at its end covers whatever is not left at its default."""
+        default = asdict(Job(self.network))
+        chosen = [[key, value] for key, value in asdict(self).items() if value != default[key] and key != "recipe"]
+        chosen += [[key, value] for key, value in asdict(self.recipe).items() if value != default["recipe"][key]]
+        digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
+        return f"{self.network}-{self.norm}-{self.recipe.epochs}ep-seed{self.seed}-{digest}"
+
+
+def read_jobs(file: Path) -> list[Job]:
+    """The jobs of a YAML list whose entries hold fields of `Job` and `Recipe`; a list of values means each of them.
+
+    Raises `ValueError` for a field that neither has, and for a job that stands there twice.
+    """
+    of_job, of_recipe = ({f.name for f in fields(kind)} for kind in (Job, Recipe))
+    of_job.remove("recipe")
+    jobs = []
+    for entry in yaml.safe_load(file.read_text(encoding="utf-8")):
+        if unknown := set(entry) - of_job - of_recipe:
+            expected = ", ".join(sorted(of_job | of_recipe))
+            raise ValueError(f"{file}: unknown field {', '.join(sorted(unknown))}, expected some of {expected}")
+        choices = [values if isinstance(values, list) else [values] for values in entry.values()]
+        for values in product(*choices):
+            chosen = dict(zip(entry, values, strict=True))
+            recipe = Recipe(**{name: chosen.pop(name) for name in of_recipe & set(chosen)})
+            jobs.append(Job(recipe=recipe, **chosen))
+    names = [job.name for job in jobs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{file}: {', '.join(sorted(twice))} stands there more than once")
+    return jobs
+
+
+def augmentation(steps: dict[str, dict]) -> Augment:
+    """The functions named in `steps` one after the other, with their options."""
+    for name in steps:
+        if not name.startswith("random_") or not hasattr(augment, name):
+            expected = ", ".join(name for name in vars(augment) if name.startswith("random_"))
+            raise ValueError(f"unknown augmentation {name!r}, expected one of {expected}")
+
+    def apply(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        for name, options in steps.items():
+            images = getattr(augment, name)(images, generator, **options)
+        return images
+
+    return apply
+
+
+def run_job(job: Job, dataset: str, folder: Path) -> str:
+    """Train and evaluate; leaves `<name>.json` (sealed) and, if all images were used, `<name>.safetensors` in `folder`.
+
+    Killed and called again it goes on after the last finished epoch; called again after that it does nothing. Returns
+    the job's name.
+    """
+    result = folder / f"{job.name}.json"
+    if result.exists():
+        made = read_record(result)["job"]
+        if Job(**made | {"recipe": Recipe(**made["recipe"])}) != job:
+            raise ValueError(f"{result} was made by {made}, not by {asdict(job)}: a default has changed since")
+        return job.name
+    images, test = load_images(dataset)
+    device = pick_device()
+    if job.held_out:
+        images, test = split(images, job.held_out, torch.Generator().manual_seed(0))
+    generator = seed_everything(job.seed, device)
+    model = make_network(job.network, norm=job.norm, num_classes=job.recipe.num_classes, **job.options).to(device)
+    batches = BatchLoader(
+        images.to(device), job.batch_size, shuffle=True, augment=augmentation(job.augment), generator=generator
+    )
+    checkpoint = folder / "unfinished" / f"{job.name}.checkpoint"
+    history = fit(model, batches, None, job.recipe, verbose=False, checkpoint=checkpoint)
+    if len(history.epochs) < job.recipe.epochs:
+        raise RuntimeError(f"{job.name} was interrupted in epoch {len(history.epochs) + 1}")
+    record = _record(job, history, images, *evaluate(model, BatchLoader(test.to(device), min(1000, len(test)))))
+    if not job.held_out:
+        weights = to_safetensors({name: value.cpu().contiguous() for name, value in model.state_dict().items()})
+        write_whole(result.with_suffix(".safetensors"), weights)
+        record["weights_sha256"] = hashlib.sha256(weights).hexdigest()
+    record["sha256"] = seal(record)
+    write_whole(result, (json.dumps(record, indent=1) + "\n").encode())  # last: a result is there only when all is
+    checkpoint.unlink()
+    return job.name
+
+
+def _record(job: Job, history: History, images: ImageSet, loss: float, accuracy: float) -> dict:
+    part = "val" if job.held_out else "test"
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
+    return {
+        "job": asdict(job),
+        "data": images.name,
+        "train_images": len(images),
+        f"{part}_accuracy": round(100 * accuracy, 4),
+        f"{part}_loss": loss,
+        "seconds": round(sum(metrics.seconds for metrics in history.epochs), 1),
+        "versions": versions,
+        "history": json.loads(history.to_json()),
+    }
+
+
+def seal(record: dict) -> str:
+    """SHA-256 of a record without its seal, whatever its layout in the file."""
+    content = {name: value for name, value in record.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_record(file: Path) -> dict:
+    """A run's record; `ValueError` if it is not what was written when the run ended."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        sealed = record["sha256"] == seal(record)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is no record of a run: {error!r}") from error
+    if not sealed:
+        raise ValueError(f"{file} was edited: its content does not match its checksum")
+    return record
+
+
+def make_index(folder: Path) -> list[dict]:
+    """One entry for each record in `folder`, in the order of their names, as `index.json` holds them."""
+    entries = []
+    for file in sorted(folder.glob("*-seed*.json")):
+        record = read_record(file)
+        job, scores = record["job"], {name: record[name] for name in record if name.endswith("_accuracy")}
+        sha256 = record.get("weights_sha256")
+        entries.append(
+            {"network": job["network"], "norm": job["norm"], "seed": job["seed"], "epochs": job["recipe"]["epochs"]}
+            | {"data": record["data"], "train_images": record["train_images"]}
+            | scores
+            | {"weights": sha256 and file.with_suffix(".safetensors").name, "history": file.name, "sha256": sha256}
+        )
+    return entries
+
+
+def write_index(folder: Path) -> None:
+    """Bring `folder/index.json` up to date."""
+    lines = ",\n".join(json.dumps(entry) for entry in make_index(folder))
+    write_whole(folder / "index.json", f"[\n{lines}\n]\n".encode())
+
+
+def run_study(jobs: Iterable[Job], dataset: str, folder: Path, executor: Executor) -> dict[str, BaseException]:
+    """Run all jobs that have no result yet; one line for each as it ends. Returns those that failed, with the error."""
+    futures = {executor.submit(run_job, job, dataset, folder): job for job in jobs}
+    failed = {}
+    for count, future in enumerate(as_completed(futures), start=1):
+        name, error = futures[future].name, future.exception()
+        if error is not None:
+            failed[name] = error
+        else:
+            write_index(folder)
+        print(f"{count}/{len(futures)} {name}: {'done' if error is None else f'FAILED, {error!r}'}", flush=True)
+    return failed
