@@ -14,11 +14,21 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import functional as TF
 
 from course_utils import training
-from course_utils.augment import crop_at, hflip_at, random_crop
+from course_utils.augment import (
+    crop_at,
+    hflip_at,
+    random_affine,
+    random_crop,
+    random_cutout,
+    random_grayscale,
+    random_hflip,
+    random_vflip,
+)
 from course_utils.data import BatchLoader, ImageSet, channel_statistics
 from course_utils.history import Recipe
 from course_utils.networks import S8Net46k
@@ -340,6 +350,42 @@ def test_fast_and_plain_path_give_the_same_gradients(shapes, norm, tolerance):
     assert loss == pytest.approx(expected.item(), rel=1e-5)
     for (name, parameter), other in zip(fast.named_parameters(), plain.parameters(), strict=True):
         assert (parameter.grad - other.grad).norm() < tolerance * other.grad.norm(), name
+
+
+class Waits(TorchDispatchMode):
+    """Counts what would make a GPU wait for the host, or the host for the GPU."""
+
+    OPS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "bincount", "lift_fresh")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().removeprefix("aten::").split(".")[0]
+        by_mask = name == "index" and any(i is not None and i.dtype is torch.bool for i in args[1])
+        if name in self.OPS or by_mask:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+    def __enter__(self):
+        self.seen = []
+        return super().__enter__()
+
+
+def test_no_step_waits_for_the_device(image_set, generator):
+    def augment(images, generator):
+        for transform in (random_crop, random_hflip, random_vflip, random_grayscale, random_affine):
+            images = transform(images, generator)
+        return random_cutout(images, generator, fill=255 * image_set.mean)
+
+    def waits(size: int) -> list[str]:
+        model, loader = small_net(), BatchLoader(image_set, size, shuffle=True, augment=augment, generator=generator)
+        state = prepare(model, constant(), len(loader))
+        with Waits() as found:
+            training.train_epoch(model, loader, state)
+        return found.seen
+
+    assert waits(2) == waits(7) == ["_local_scalar_dense"] * 3  # the figures, when the epoch is over
+    with Waits() as found:
+        _ = image_set.images[image_set.labels == 3].sum().item(), torch.tensor([1.0])
+    assert found.seen == ["index", "_local_scalar_dense", "lift_fresh"]  # it does notice
 
 
 def test_compiled_forward_pass_trains_the_same_weights(batches, monkeypatch):
