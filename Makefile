@@ -17,9 +17,10 @@ STAMP := .venv/.complete
 # several times slower on two cores. Must be set before Python starts.
 run test reference: export OMP_NUM_THREADS := 1
 
-# In JupyterLab two notebooks may well compute at once, and each should have all threads while it is alone. Threads that
-# sleep while they wait cost 10 to 30 % alone; threads that spin cost a factor of 4 to 26 side by side (two cores).
-lab: export OMP_WAIT_POLICY := passive
+# In JupyterLab two notebooks may well compute at once, and each should have all threads while it is alone; a run of an
+# hour should survive company. Threads that sleep while they wait cost 10 to 30 % alone; threads that spin cost a factor
+# of 4 to 26 side by side (two cores).
+lab render: export OMP_WAIT_POLICY := passive
 
 # A batch's activations are megabytes that are freed and taken again in every step. By default glibc gives such blocks
 # back to the system each time and pays for every page anew; kept, training in fp32 is 1.3 to 1.6 times as fast (two

@@ -31,7 +31,8 @@ class Job:
 
     `augment`: functions of the module of that name with their options, in order. `held_out`: so many training images
     are kept for validation, drawn alike in every job, and the test set stays untouched; with 0 the run trains on all
-    images and is evaluated on the test set, once, after its last epoch.
+    images and is evaluated on the test set, once, after its last epoch. `follow`: evaluate after every epoch too, to
+    know when a figure is passed; nothing may be chosen by it.
     """
 
     network: str
@@ -41,6 +42,7 @@ class Job:
     augment: dict[str, dict] = field(default_factory=lambda: CROP_AND_FLIP)
     options: dict = field(default_factory=dict)
     held_out: int = 0
+    follow: bool = False
     recipe: Recipe = field(default_factory=Recipe)
 
     @property
@@ -113,10 +115,15 @@ def run_job(job: Job, dataset: str, folder: Path) -> str:
         images.to(device), job.batch_size, shuffle=True, augment=augmentation(job.augment), generator=generator
     )
     checkpoint = folder / "unfinished" / f"{job.name}.checkpoint"
-    history = fit(model, batches, None, job.recipe, verbose=False, checkpoint=checkpoint)
+    test_batches = BatchLoader(test.to(device), min(1000, len(test)))
+    history = fit(
+        model, batches, test_batches if job.follow else None, job.recipe, verbose=False, checkpoint=checkpoint
+    )
     if len(history.epochs) < job.recipe.epochs:
         raise RuntimeError(f"{job.name} was interrupted in epoch {len(history.epochs) + 1}")
-    record = _record(job, history, images, *evaluate(model, BatchLoader(test.to(device), min(1000, len(test)))))
+    # What ships is evaluated in float32, which gives the same figure on any hardware.
+    precision = job.recipe.precision if job.held_out else "fp32"
+    record = _record(job, history, images, *evaluate(model, test_batches, precision=precision))
     if not job.held_out:
         weights = to_safetensors({name: value.cpu().contiguous() for name, value in model.state_dict().items()})
         write_whole(result.with_suffix(".safetensors"), weights)
