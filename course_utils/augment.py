@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torchvision.transforms.functional import rgb_to_grayscale
 
+from course_utils.runtime import choose
+
 
 def _draw(images: Tensor, low: float, high: float, generator: Generator, columns: int = 1) -> Tensor:
     """Uniform float32 numbers in [low, high), one per image (N), or N×columns."""
@@ -35,10 +37,14 @@ def crop_at(images: Tensor, tops: Tensor, lefts: Tensor, size: int) -> Tensor:
     return crops.contiguous(memory_format=torch.channels_last)  # no copy where the images were
 
 
-def random_crop(images: Tensor, generator: Generator, padding: int = 4) -> Tensor:
-    """Pad each square image with `padding` black pixels on every side and cut out a window of the old size."""
+def random_crop(images: Tensor, generator: Generator, padding: int = 4, padding_mode: str = "constant") -> Tensor:
+    """Pad each square image by `padding` pixels on every side and cut out a window of the old size.
+
+    `padding_mode`: black pixels (`"constant"`), the image mirrored (`"reflect"`) or its border drawn out (`"replicate"`).
+    """
+    choose(padding_mode, ("constant", "reflect", "replicate"), "padding_mode")
     size = images.shape[-1]
-    padded = F.pad(images, (padding,) * 4)
+    padded = F.pad(images, (padding,) * 4, mode=padding_mode)
     tops, lefts = torch.randint(0, 2 * padding + 1, (2, len(images)), generator=generator, device=images.device)
     return crop_at(padded, tops, lefts, size)
 

@@ -15,7 +15,7 @@ import yaml
 from safetensors.torch import save as to_safetensors
 
 from course_utils import augment
-from course_utils.data import Augment, BatchLoader, ImageSet, load_images, split
+from course_utils.data import Augment, BatchLoader, load_images, split
 from course_utils.history import History, Recipe
 from course_utils.networks import make_network
 from course_utils.runtime import pick_device, seed_everything
@@ -116,37 +116,36 @@ def run_job(job: Job, dataset: str, folder: Path) -> str:
     )
     checkpoint = folder / "unfinished" / f"{job.name}.checkpoint"
     test_batches = BatchLoader(test.to(device), min(1000, len(test)))
-    history = fit(
-        model, batches, test_batches if job.follow else None, job.recipe, verbose=False, checkpoint=checkpoint
-    )
-    if len(history.epochs) < job.recipe.epochs:
-        raise RuntimeError(f"{job.name} was interrupted in epoch {len(history.epochs) + 1}")
-    # What ships is evaluated in float32, which gives the same figure on any hardware.
-    precision = job.recipe.precision if job.held_out else "fp32"
-    record = _record(job, history, images, *evaluate(model, test_batches, precision=precision))
+    record = {
+        "job": asdict(job),
+        "data": images.name,
+        "train_images": len(images),
+        "versions": {"python": platform.python_version(), "torchvision": torchvision.__version__},
+    }
+    part = "val" if job.held_out else "test"
+    try:
+        followed = test_batches if job.follow else None
+        history = fit(model, batches, followed, job.recipe, verbose=False, checkpoint=checkpoint)
+        if len(history.epochs) < job.recipe.epochs:
+            raise RuntimeError(f"{job.name} was interrupted in epoch {len(history.epochs) + 1}")
+        # What ships is evaluated in float32, which gives the same figure on any hardware.
+        loss, accuracy = evaluate(model, test_batches, precision=job.recipe.precision if job.held_out else "fp32")
+        record |= {f"{part}_accuracy": round(100 * accuracy, 4), f"{part}_loss": loss}
+    except FloatingPointError as error:
+        if not job.held_out:
+            raise
+        history = History(job.recipe)  # in a search, that a recipe diverges is a result
+        record |= {"val_accuracy": None, "val_loss": None, "diverged": str(error)}
+    record["seconds"] = round(sum(metrics.seconds for metrics in history.epochs), 1)
+    record["history"] = json.loads(history.to_json())
     if not job.held_out:
         weights = to_safetensors({name: value.cpu().contiguous() for name, value in model.state_dict().items()})
         write_whole(result.with_suffix(".safetensors"), weights)
         record["weights_sha256"] = hashlib.sha256(weights).hexdigest()
     record["sha256"] = seal(record)
     write_whole(result, (json.dumps(record, indent=1) + "\n").encode())  # last: a result is there only when all is
-    checkpoint.unlink()
+    checkpoint.unlink(missing_ok=True)
     return job.name
-
-
-def _record(job: Job, history: History, images: ImageSet, loss: float, accuracy: float) -> dict:
-    part = "val" if job.held_out else "test"
-    versions = {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__}
-    return {
-        "job": asdict(job),
-        "data": images.name,
-        "train_images": len(images),
-        f"{part}_accuracy": round(100 * accuracy, 4),
-        f"{part}_loss": loss,
-        "seconds": round(sum(metrics.seconds for metrics in history.epochs), 1),
-        "versions": versions,
-        "history": json.loads(history.to_json()),
-    }
 
 
 def seal(record: dict) -> str:

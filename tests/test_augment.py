@@ -125,7 +125,12 @@ BAD_FILL = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "message"), BAD_P + BAD_FILL)
+BAD_MODE = [
+    ("random_crop", {"padding_mode": "edge"}, "unknown padding_mode 'edge', expected one of constant, reflect, rep")
+]
+
+
+@pytest.mark.parametrize(("name", "options", "message"), BAD_P + BAD_FILL + BAD_MODE)
 def test_impossible_options_are_refused(name, options, message, generator):
     with pytest.raises(ValueError, match=message):
         getattr(augment, name)(noise(2, 8, 8, generator), generator, **options)
@@ -139,6 +144,17 @@ def test_crop_offsets_cover_the_padding(padding, generator):
     steps = torch.arange(-padding, padding + 1)
     assert torch.equal(offsets, torch.cartesian_prod(steps, steps))
     assert result.min() == 0
+
+
+@both_formats
+@pytest.mark.parametrize(
+    "mode, torchvision_mode", [("constant", "constant"), ("reflect", "reflect"), ("replicate", "edge")]
+)
+def test_what_stands_outside_the_image(mode, torchvision_mode, memory_format, generator, monkeypatch):
+    image = noise(1, 12, 12, generator)
+    monkeypatch.setattr(augment, "crop_at", lambda padded, tops, lefts, size: padded)
+    padded = random_crop(image.to(memory_format=memory_format), generator, 3, mode)
+    assert torch.equal(padded, TF.pad(image, 3, padding_mode=torchvision_mode))
 
 
 @pytest.mark.parametrize("size", [1, 4, 5])
