@@ -40,7 +40,7 @@ def crop_at(images: Tensor, tops: Tensor, lefts: Tensor, size: int) -> Tensor:
 def random_crop(images: Tensor, generator: Generator, padding: int = 4, padding_mode: str = "constant") -> Tensor:
     """Pad each square image by `padding` pixels on every side and cut out a window of the old size.
 
-    `padding_mode`: black pixels (`"constant"`), the image mirrored (`"reflect"`) or its border drawn out (`"replicate"`).
+    `padding_mode`: black pixels (`"constant"`), the image mirrored (`"reflect"`), its border repeated (`"replicate"`).
     """
     choose(padding_mode, ("constant", "reflect", "replicate"), "padding_mode")
     size = images.shape[-1]
