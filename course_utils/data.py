@@ -10,14 +10,12 @@ import torch
 from torch import Generator, Tensor
 from torchvision.datasets import CIFAR10
 
-from course_utils.download import fetch_cifar10
+from course_utils.download import BATCHES, fetch_cifar10
 from course_utils.folders import read_image_folder
 from course_utils.runtime import data_root
 from course_utils.shapes import SHAPE_CLASSES, make_shapes
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-BATCHES = "cifar-10-batches-py"  # the folder of the original archive
 
 Augment = Callable[[Tensor, Generator], Tensor]
 
