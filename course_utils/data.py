@@ -145,9 +145,12 @@ class BatchLoader:
     @cached_property
     def identity(self) -> str:
         """What a run is trained on, in words; equal for equal images, labels, order of drawing and batches."""
-        rows, labels = (tensor.cpu().numpy() for tensor in (self._rows, self.image_set.labels))
+        parts = self._rows, self.image_set.labels, self.image_set.mean, self.image_set.std
+        crc = 0
+        for tensor in parts:
+            crc = zlib.crc32(tensor.cpu().contiguous().numpy(), crc)
         order = "shuffled" if self.shuffle else "in order"
-        images = f"{len(labels)} images of {self.image_set.name} (CRC {zlib.crc32(labels, zlib.crc32(rows)):08x})"
+        images = f"{len(self.image_set)} images of {self.image_set.name} (CRC {crc:08x})"
         return f"{images}, {order}, in batches of {self.batch_size}, {'' if self.augment else 'not '}augmented"
 
     def __len__(self) -> int:

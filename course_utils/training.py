@@ -115,7 +115,8 @@ def fit(
     Interrupted (Ctrl-C, or stop in a notebook), it returns the epochs that were finished.
 
     `checkpoint`: a file that is written after every epoch. Where it exists, the same call goes on from there as if it
-    had never been interrupted, bit for bit on the same machine; with another network, recipe or data it is refused.
+    had never been interrupted, bit for bit on the same machine; for another network, recipe or `BatchLoader` it is
+    refused (of other loaders only the number of batches is known).
     """
     if not hasattr(train, "__len__") or len(train) == 0:
         raise ValueError(f"train is {type(train).__name__} without batches, expected a loader or list of known length")
@@ -127,7 +128,7 @@ def fit(
         "torch": torch.__version__,
     }
     history = History(recipe, environment=environment)
-    loader = getattr(train, "generator", None)
+    loader = getattr(train, "generator", None) or getattr(getattr(train, "sampler", None), "generator", None)
     if checkpoint is not None:
         saved = Checkpoint.of(checkpoint, model, recipe, train)
         history = saved.load(model, state, loader) or history

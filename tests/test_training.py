@@ -322,6 +322,18 @@ def test_fp16_leaves_out_a_step_whose_gradient_overflows(batches):
     equal(model.state_dict(), before)
 
 
+def test_fp16_after_a_first_step_that_was_left_out(batches):
+    torch.use_deterministic_algorithms(True)  # memory that nobody has filled is NaN then
+    try:
+        model = linear_net()
+        fit(model, [(batches[0][0] * 1000, batches[0][1]), batches[1]], None, constant(precision="fp16", epochs=1))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    expected = linear_net()
+    fit(expected, batches[1:2], None, constant(precision="fp16", epochs=1))
+    torch.testing.assert_close(model.state_dict(), expected.state_dict(), rtol=1e-3, atol=1e-5)
+
+
 # A rounded last digit switches a few ReLUs of a million, each a thousandth of the gradient: sums over a million signs
 # nearly cancel. PyTorch's batch norm of channels_last images on a CPU rounds its sums a hundred times more coarsely.
 @pytest.mark.parametrize("norm, tolerance", [("none", 1e-2), ("group", 1e-2), ("layer", 1e-2), ("batch", 0.1)])
