@@ -20,7 +20,8 @@ from torch import nn
 
 from course_utils.history import History
 from course_utils.networks import make_network
-from course_utils.study import read_jobs, read_record, run_study, write_index
+from course_utils.records import read_record, write_index
+from course_utils.study import read_jobs, run_study
 
 REFERENCE = Path(__file__).resolve().parents[1] / "data" / "reference"
 
@@ -77,7 +78,7 @@ def load_reference(
     entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     asked = {"network": network, "norm": norm, "epochs": epochs, "seed": seed}
     asked = {name: value for name, value in asked.items() if value is not None}
-    fitting = [entry for entry in entries if asked.items() <= entry.items()]
+    fitting = [entry for entry in entries if entry["weights"] and asked.items() <= entry.items()]
     if not fitting:
         there = sorted({f"{e['network']} {e['norm']} {e['epochs']} epochs seed {e['seed']}" for e in entries})
         raise ValueError(f"no reference run with {asked}, there are: {'; '.join(there) or 'none'}")
@@ -102,9 +103,10 @@ def reference_table(folder: Path = REFERENCE) -> pd.DataFrame:
 
     The published figures, on the original CIFAR-10, stand beside them.
     """
-    runs = pd.DataFrame(json.loads((folder / "index.json").read_text(encoding="utf-8")))
     by = ["network", "norm", "epochs", "data"]
-    table = runs.groupby(by)["test_accuracy"].agg(["mean", "std", "count"]).rename(columns={"count": "n"}).reset_index()
+    entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    groups = pd.DataFrame(entries, columns=[*by, "test_accuracy"]).dropna().groupby(by)["test_accuracy"]
+    table = groups.agg(["mean", "std", "count"]).rename(columns={"count": "n"}).reset_index()
     published = pd.DataFrame(yaml.safe_load((folder / "published.yaml").read_text(encoding="utf-8")))
     return table.merge(published, how="left", on=["network", "norm"], suffixes=("", " (published)"))
 
@@ -151,7 +153,9 @@ def main() -> int:
     parser.add_argument("folder", nargs="?", type=Path, default=REFERENCE)
     parser.add_argument("--dataset", default="cifar10", help="cifar10, shapes or a folder of images")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes on this machine")
-    parser.add_argument("--cluster", help="address of a Dask scheduler whose workers see the same files")
+    parser.add_argument(
+        "--cluster", help="address of a Dask scheduler; its workers see the same files and have one thread each"
+    )
     options = parser.parse_args()
     folder, jobs = options.folder.resolve(), read_jobs(options.folder / "jobs.yaml")
     dataset = str(Path(options.dataset).resolve()) if Path(options.dataset).is_dir() else options.dataset

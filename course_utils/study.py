@@ -18,6 +18,7 @@ from course_utils import augment
 from course_utils.data import Augment, BatchLoader, load_images, split
 from course_utils.history import History, Recipe
 from course_utils.networks import make_network
+from course_utils.records import read_record, seal, write_index
 from course_utils.runtime import pick_device, seed_everything
 from course_utils.state import write_whole
 from course_utils.training import evaluate, fit
@@ -50,28 +51,42 @@ class Job:
         """Readable, and another one for every job: the digest at its end covers whatever is not left at its default."""
         default = asdict(Job(self.network))
         chosen = [[key, value] for key, value in asdict(self).items() if value != default[key] and key != "recipe"]
+        if self.augment == default["augment"] and list(self.augment) != list(default["augment"]):
+            chosen.append(["augment", self.augment])  # in another order, which counts; dicts are equal all the same
         chosen += [[key, value] for key, value in asdict(self.recipe).items() if value != default["recipe"][key]]
-        digest = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
+        digest = hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:8]
         return f"{self.network}-{self.norm}-{self.recipe.epochs}ep-seed{self.seed}-{digest}"
 
 
 def read_jobs(file: Path) -> list[Job]:
     """The jobs of a YAML list whose entries hold fields of `Job` and `Recipe`; a list of values means each of them.
 
-    Raises `ValueError` for a field that neither has, and for a job that stands there twice.
+    Raises `ValueError`, with the file, for a field that neither has, a value that cannot be, and a job that stands
+    there twice.
     """
     of_job, of_recipe = ({f.name for f in fields(kind)} for kind in (Job, Recipe))
     of_job.remove("recipe")
     jobs = []
-    for entry in yaml.safe_load(file.read_text(encoding="utf-8")):
-        if unknown := set(entry) - of_job - of_recipe:
+    try:
+        entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is no YAML: {error}") from error
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f"{file}: expected a list of mappings, each with the fields of a job: '- network: S8Net46k'")
+    for entry in entries:
+        if unknown := {str(key) for key in entry} - of_job - of_recipe:
             expected = ", ".join(sorted(of_job | of_recipe))
             raise ValueError(f"{file}: unknown field {', '.join(sorted(unknown))}, expected some of {expected}")
+        if empty := [str(key) for key, values in entry.items() if values == []]:
+            raise ValueError(f"{file}: {', '.join(empty)} is an empty list, expected at least one value")
         choices = [values if isinstance(values, list) else [values] for values in entry.values()]
         for values in product(*choices):
             chosen = dict(zip(entry, values, strict=True))
-            recipe = Recipe(**{name: chosen.pop(name) for name in of_recipe & set(chosen)})
-            jobs.append(Job(recipe=recipe, **chosen))
+            try:
+                recipe = Recipe(**{name: chosen.pop(name) for name in of_recipe & set(chosen)})
+                jobs.append(Job(recipe=recipe, **chosen))
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{file}: {error}, in {entry}") from error
     names = [job.name for job in jobs]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{file}: {', '.join(sorted(twice))} stands there more than once")
@@ -99,11 +114,12 @@ def run_job(job: Job, dataset: str, folder: Path) -> str:
     Killed and called again it goes on after the last finished epoch; called again after that it does nothing. Returns
     the job's name.
     """
-    result = folder / f"{job.name}.json"
+    result, checkpoint = folder / f"{job.name}.json", folder / "unfinished" / f"{job.name}.checkpoint"
     if result.exists():
         made = read_record(result)["job"]
         if Job(**made | {"recipe": Recipe(**made["recipe"])}) != job:
             raise ValueError(f"{result} was made by {made}, not by {asdict(job)}: a default has changed since")
+        checkpoint.unlink(missing_ok=True)
         return job.name
     images, test = load_images(dataset)
     device = pick_device()
@@ -114,7 +130,6 @@ def run_job(job: Job, dataset: str, folder: Path) -> str:
     batches = BatchLoader(
         images.to(device), job.batch_size, shuffle=True, augment=augmentation(job.augment), generator=generator
     )
-    checkpoint = folder / "unfinished" / f"{job.name}.checkpoint"
     test_batches = BatchLoader(test.to(device), min(1000, len(test)))
     record = {
         "job": asdict(job),
@@ -129,7 +144,8 @@ def run_job(job: Job, dataset: str, folder: Path) -> str:
         if len(history.epochs) < job.recipe.epochs:
             raise RuntimeError(f"{job.name} was interrupted in epoch {len(history.epochs) + 1}")
         # What ships is evaluated in float32, which gives the same figure on any hardware.
-        loss, accuracy = evaluate(model, test_batches, precision=job.recipe.precision if job.held_out else "fp32")
+        options = dict(precision=job.recipe.precision if job.held_out else "fp32", num_classes=job.recipe.num_classes)
+        loss, accuracy = evaluate(model, test_batches, **options)
         record |= {f"{part}_accuracy": round(100 * accuracy, 4), f"{part}_loss": loss}
     except FloatingPointError as error:
         if not job.held_out:
@@ -146,46 +162,6 @@ def run_job(job: Job, dataset: str, folder: Path) -> str:
     write_whole(result, (json.dumps(record, indent=1) + "\n").encode())  # last: a result is there only when all is
     checkpoint.unlink(missing_ok=True)
     return job.name
-
-
-def seal(record: dict) -> str:
-    """SHA-256 of a record without its seal, whatever its layout in the file."""
-    content = {name: value for name, value in record.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def read_record(file: Path) -> dict:
-    """A run's record; `ValueError` if it is not what was written when the run ended."""
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        sealed = record["sha256"] == seal(record)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is no record of a run: {error!r}") from error
-    if not sealed:
-        raise ValueError(f"{file} was edited: its content does not match its checksum")
-    return record
-
-
-def make_index(folder: Path) -> list[dict]:
-    """One entry for each record in `folder`, in the order of their names, as `index.json` holds them."""
-    entries = []
-    for file in sorted(folder.glob("*-seed*.json")):
-        record = read_record(file)
-        job, scores = record["job"], {name: record[name] for name in record if name.endswith("_accuracy")}
-        sha256 = record.get("weights_sha256")
-        entries.append(
-            {"network": job["network"], "norm": job["norm"], "seed": job["seed"], "epochs": job["recipe"]["epochs"]}
-            | {"data": record["data"], "train_images": record["train_images"]}
-            | scores
-            | {"weights": sha256 and file.with_suffix(".safetensors").name, "history": file.name, "sha256": sha256}
-        )
-    return entries
-
-
-def write_index(folder: Path) -> None:
-    """Bring `folder/index.json` up to date."""
-    lines = ",\n".join(json.dumps(entry) for entry in make_index(folder))
-    write_whole(folder / "index.json", f"[\n{lines}\n]\n".encode())
 
 
 def run_study(jobs: Iterable[Job], dataset: str, folder: Path, executor: Executor) -> dict[str, BaseException]:
