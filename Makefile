@@ -15,7 +15,7 @@ STAMP := .venv/.complete
 
 # Two notebooks or tests that compute side by side with all threads each wait for one another's threads by spinning:
 # several times slower on two cores. Must be set before Python starts.
-run test reference: export OMP_NUM_THREADS := 1
+run test faults reference: export OMP_NUM_THREADS := 1
 
 # In JupyterLab two notebooks may well compute at once, and each should have all threads while it is alone; a run of an
 # hour should survive company. Threads that sleep while they wait cost 10 to 30 % alone; threads that spin cost a factor
@@ -29,7 +29,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := -1
 export MALLOC_TOP_PAD_ := 268435456
 
-.PHONY: setup run test lab lint bench render reference clean
+.PHONY: setup run test faults lab lint bench render reference clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,9 @@ run: $(STAMP)  ## execute every notebook quickly; DATASET=shapes (built in), cif
 
 test: $(STAMP)  ## all tests, the notebooks' checked outputs included
 	$(BIN)/python -m pytest
+
+faults: $(STAMP)  ## only the tests that inject faults, and their table in tests/README.md
+	$(BIN)/python -m pytest -m fault --fault-table tests/README.md
 
 lab: $(STAMP)  ## JupyterLab in notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -40,9 +40,7 @@ def read_image_folder(folder: Path, cache: Path) -> tuple[Split, Split, tuple[st
         if missing:
             raise ValueError(f"{folder / split}: no folder for {', '.join(sorted(missing))}, the other split has one")
     paths = [path for path, _ in train.samples + test.samples]
-    listing = "\n".join(
-        f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in zip(paths, map(os.stat, paths), strict=True)
-    )
+    listing = "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in _stats(paths).items())
     file = cache / f"{hashlib.sha256(listing.encode()).hexdigest()[:32]}.safetensors"
     images = _read_cache(file)
     if images is None:
@@ -59,6 +57,19 @@ def _list_images(folder: Path) -> ImageFolder:
     except FileNotFoundError as error:
         expected = f"train/ and test/ with one folder of {', '.join(SUFFIXES)} files per class in each"
         raise FileNotFoundError(f"{folder}: {error}; expected {expected}") from error
+
+
+def _stats(paths: list[str]) -> dict[str, os.stat_result]:
+    stats, seen = {}, {}
+    for path in paths:
+        try:
+            stats[path] = stat = os.stat(path)
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error}") from error
+        if other := seen.get((stat.st_dev, stat.st_ino)):
+            raise ValueError(f"{path} is the same file as {other}: does a link lead back to a folder above it?")
+        seen[stat.st_dev, stat.st_ino] = path
+    return stats
 
 
 def _decode(paths: list[str]) -> Tensor:

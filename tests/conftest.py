@@ -9,6 +9,38 @@ import torch
 from course_utils.data import load_images
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fault-table", type=Path, help="write what the tests marked fault(fault, how, holds) gave")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "fault(fault, how, holds): what goes wrong, how it is made to, what must hold")
+    if config.option.fault_table:
+        config.pluginmanager.register(FaultTable(config.option.fault_table))
+
+
+class FaultTable:
+    """Collects the outcomes of the tests marked `fault`, one row for each mark."""
+
+    def __init__(self, file: Path):
+        self.file, self.outcomes = file, {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item, call):
+        report = yield
+        if (mark := item.get_closest_marker("fault")) and (report.when == "call" or not report.passed):
+            self.outcomes.setdefault(mark.args, []).append(report.outcome)
+        return report
+
+    def pytest_sessionfinish(self):
+        rows = ["| fault | how injected | what must hold | result |", "| --- | --- | --- | --- |"]
+        for mark, outcomes in self.outcomes.items():
+            counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in dict.fromkeys(outcomes)]
+            rows.append("| " + " | ".join((*mark, ", ".join(counts))) + " |")
+        head, _, _ = self.file.read_text(encoding="utf-8").partition("| fault |")
+        self.file.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Small tensors gain nothing from threads, and two test processes side by side lose much."""

@@ -232,6 +232,15 @@ def patch(offset: int, number: int):
     return change
 
 
+def link_back(file: Path) -> None:
+    (file.parent / "loop").symlink_to("..", target_is_directory=True)
+
+
+def link_to_itself(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.name)
+
+
 def cut_jpeg(file: Path) -> None:
     Image.fromarray(noise()[0]).save(file, "JPEG")
     file.write_bytes(file.read_bytes()[:-500])
@@ -239,6 +248,20 @@ def cut_jpeg(file: Path) -> None:
 
 EXPECTED = "expected train/ and test/ with one folder of .png, .jpg, .jpeg files per class in each"
 FILE = "test/ant/b.png"
+FAULTS = {  # what students' folders hold: how it comes there, the file that is named, what is said of it
+    "a text file named .png": (lambda file: file.write_text("no image"), FILE, "cannot be read as an image"),
+    "a truncated image": (cut_jpeg, FILE, "cannot be read as an image"),
+    "a 16-bit image": (save(mode="I;16"), FILE, "in mode I;16, expected a PNG or JPEG of 32×32 pixels"),
+    "a grayscale image": (save(mode="L"), FILE, "in mode L, expected a PNG or JPEG of 32×32 pixels"),
+    "a loop of symbolic links": (link_back, "test/ant/loop/ant", "is the same file as"),
+    "a link to itself": (link_to_itself, FILE, "cannot be read"),
+}
+
+
+def fault(name: str):
+    damage, named, message = FAULTS[name]
+    mark = pytest.mark.fault(name, "image folder that holds it", "refused with the name of the file")
+    return pytest.param(FILE, damage, ValueError, named, message, marks=mark)
 
 
 @pytest.mark.parametrize(
@@ -252,14 +275,11 @@ FILE = "test/ant/b.png"
         ("train/cat", remove, ValueError, "train", "no folder for cat, the other split has one"),
         ("test/cat/*", remove, FileNotFoundError, "test", "classes cat."),
         ("test/cat/*", remove, FileNotFoundError, "test", EXPECTED),
-        (FILE, lambda file: file.write_text("no image"), ValueError, FILE, "cannot be read as an image"),
-        (FILE, cut_jpeg, ValueError, FILE, "cannot be read as an image"),
         (FILE, patch(8, 12), ValueError, FILE, "cannot be read as an image"),
         (FILE, patch(33, 99), ValueError, FILE, "cannot be read as an image"),
         (FILE, save(size=(64, 32)), ValueError, FILE, "has 64×32 pixels in mode RGB, expected a PNG or"),
         (FILE, save(size=(31, 31)), ValueError, FILE, "has 31×31 pixels in mode RGB, expected a PNG"),
-        (FILE, save(mode="I;16"), ValueError, FILE, "in mode I;16, expected a PNG or JPEG of 32×32 pixels"),
-        (FILE, save(mode="L"), ValueError, FILE, "in mode L, expected a PNG or JPEG of 32×32 pixels"),
+        *map(fault, FAULTS),
         (FILE, save(mode="RGBA"), ValueError, FILE, "in mode RGBA, expected a PNG or JPEG of 32×32 pixels"),
     ],
 )

@@ -145,7 +145,17 @@ def holds_the_pictures(root: Path) -> bool:
     return names == [BATCHES, "cifar-10.lock"]
 
 
-@pytest.mark.parametrize("name", ENDS_WELL)
+fault = pytest.mark.fault
+SERVER = "local HTTP server"
+
+
+def marked(names, holds: str) -> list:
+    return [pytest.param(name, marks=fault(name, SERVER, holds)) for name in names]
+
+
+@pytest.mark.parametrize(
+    "name", ["good", *marked(list(ENDS_WELL)[1:], "fetched whole, by ranges where the host knows them; once")]
+)
 def test_host_that_ends_well(host, tmp_path, name):
     behave, ranges = ENDS_WELL[name]
     only = host(behave)
@@ -156,7 +166,7 @@ def test_host_that_ends_well(host, tmp_path, name):
     assert len(only.ranges) == len(ranges)  # what is there is not fetched again
 
 
-@pytest.mark.parametrize("name", FAILS)
+@pytest.mark.parametrize("name", marked(FAILS, "the error says so within seconds; the next host delivers"))
 def test_host_that_fails_is_left_for_the_next(host, tmp_path, name):
     behave, said = FAILS[name]
     bad, start = host(behave), time.monotonic()
@@ -180,6 +190,7 @@ def test_next_host_goes_on_where_the_one_before_stopped(host, tmp_path, name):
     assert int(asked[6:-1]) >= 0.1 * len(ARCHIVE)
 
 
+@fault("stall at 30 %, then a restart", SERVER, "only the rest is fetched")
 def test_restart_goes_on_where_it_stopped(host, tmp_path):
     with pytest.raises(ConnectionError):
         fetch(tmp_path, host(FAILS["stall at 30 %"][0]).url)
@@ -188,6 +199,7 @@ def test_restart_goes_on_where_it_stopped(host, tmp_path):
     assert holds_the_pictures(tmp_path) and good.ranges == [f"bytes={int(0.3 * len(ARCHIVE))}-"]
 
 
+@fault("stopped between download and unpacking", "whole archive left behind", "unpacked without a request")
 def test_whole_file_that_was_not_unpacked_yet(host, tmp_path):
     (tmp_path / "cifar-10-python.tar.gz.part").write_bytes(ARCHIVE)
     other = host(send)
@@ -208,6 +220,7 @@ def test_mirror_comes_first(host, tmp_path, monkeypatch):
     assert (len(mirror.ranges), len(other.ranges)) == (1, 0)
 
 
+@fault("refused connection, DNS failure", "closed port; failing resolver", "an error within 5 s names three ways on")
 def test_offline(tmp_path, refusing, monkeypatch):
     def unknown(*args, **kwargs):
         raise socket.gaierror(-2, "Name or service not known")
@@ -233,7 +246,13 @@ EVIL = {
 }
 
 
-@pytest.mark.parametrize("name", EVIL)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=fault(f"archive: {name}", "archive with the right checksum", "nothing lands outside"))
+        for name in EVIL
+    ],
+)
 def test_archive_that_would_do_harm(host, tmp_path, name):
     # Even with the right checksum nothing but files and folders inside the target is unpacked.
     root = tmp_path / "a" / "b"
@@ -248,6 +267,7 @@ def test_archive_that_would_do_harm(host, tmp_path, name):
     assert not Path("/tmp/evil").exists()
 
 
+@fault("two downloads at once", "two threads, slow local server", "fetched once, both find it")
 def test_two_at_once_download_once(host, tmp_path):
     slow = host(lambda handler, request: (time.sleep(0.2), send(handler)))
     threads = [threading.Thread(target=fetch, args=(tmp_path, slow.url)) for _ in range(2)]
@@ -258,6 +278,7 @@ def test_two_at_once_download_once(host, tmp_path):
     assert holds_the_pictures(tmp_path) and slow.ranges == [None]
 
 
+@fault("killed while unpacking", "SIGKILL to a process", "nothing half there; the next call ends well")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_killed_while_unpacking(host, tmp_path):
     def unpack_slowly(archive, folder, **kwargs):
@@ -282,6 +303,9 @@ def test_killed_while_unpacking(host, tmp_path):
     assert holds_the_pictures(tmp_path)
 
 
+@fault(
+    "disk full while downloading", "file that refuses to be written", "an error that names the folder, no other host"
+)
 def test_full_disk_is_no_fault_of_the_host(host, tmp_path, monkeypatch):
     good, other = host(send), host(send)
 

@@ -10,6 +10,7 @@ import os
 import pickle
 import random
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import fields, replace
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
+from course_utils import training
 from course_utils.augment import random_crop
 from course_utils.data import BatchLoader, ImageSet, channel_statistics
 from course_utils.history import Recipe
@@ -91,6 +93,7 @@ def stored(path):
     return path
 
 
+fault = pytest.mark.fault
 SCHEDULES = [("one-cycle", {}), ("step", dict(step_size=1, gamma=0.5)), ("constant", dict(momentum=0.5))]
 
 
@@ -137,18 +140,21 @@ def train_to_be_killed(path, moment, started) -> None:
     long(path, augment=slow_crop)
 
 
+@fault(
+    "killed 22 times while training", "SIGKILL at 20 random moments, in fsync, in rename", "the result is bitwise equal"
+)
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and a server that forks, which Windows has not")
 def test_killed_run_goes_on_as_if_it_had_not_been(path, capsys):
     processes, draw = multiprocessing.get_context("forkserver"), random.Random(0)
     processes.set_forkserver_preload(["course_utils.training", "course_utils.data"])  # imported once for all starts
-    for moment in ["any"] * 5 + ["fsync", "replace"]:
+    for moment in ["any"] * 20 + ["fsync", "replace"]:
         ours, theirs = processes.Pipe()
         process = processes.Process(target=train_to_be_killed, args=(path, moment, theirs))
         process.start()
         theirs.close()
         assert ours.recv() == "imported"
         if moment == "any":
-            time.sleep(draw.uniform(0.05, 0.3))
+            time.sleep(draw.uniform(0.02, 0.12))
             process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
@@ -234,6 +240,7 @@ REFUSED = {
 }
 
 
+@fault("checkpoint of another network, recipe or data", "file of another run", "refused; what differs is named")
 @pytest.mark.parametrize("what", REFUSED)
 def test_checkpoint_of_another_run_is_refused(stored, what):
     options, message = REFUSED[what]
@@ -244,6 +251,7 @@ def test_checkpoint_of_another_run_is_refused(stored, what):
     call(stored.with_name("another.ckpt"), recipe=options.get("recipe", recipe_of()))  # on its own it is fine
 
 
+@fault("truncated checkpoint", "file cut at 7 places", "refused as damaged")
 @pytest.mark.parametrize("size", [0, 1, 64, 65, 66, 0.5, -1])
 def test_truncated_file(stored, size):
     content = stored.read_bytes()
@@ -252,6 +260,7 @@ def test_truncated_file(stored, size):
         run(stored)
 
 
+@fault("bit-flipped checkpoint", "54 files with one flipped bit", "all 54 refused as damaged")
 def test_flipped_bit(stored):
     content, draw = stored.read_bytes(), random.Random(0)
     for position in [0, 63, 64, 65, *(draw.randrange(len(content)) for _ in range(50))]:
@@ -274,6 +283,7 @@ class Program:
         return os.mkdir, (self.folder,)
 
 
+@fault("pickle that would run code", "checkpoint with a right checksum", "refused; the code did not run")
 @pytest.mark.parametrize("form", ["alone", "in the history", "bare pickle"])
 def test_nothing_in_the_file_is_run(stored, tmp_path, form):
     program, buffer = Program(tmp_path / "made"), io.BytesIO()
@@ -306,6 +316,7 @@ def disk_full(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+@fault("disk full while saving", "ENOSPC from fsync and rename", "a clear error; the old checkpoint is whole")
 @pytest.mark.parametrize("function", ["fsync", "replace"])
 def test_full_disk_leaves_the_old_checkpoint(path, monkeypatch, function):
     with monkeypatch.context() as patch:
@@ -321,6 +332,69 @@ def test_full_disk_leaves_the_old_checkpoint(path, monkeypatch, function):
             run(path)
     assert list(path.parent.iterdir()) == [path] and path.read_bytes() == before
     assert_same(run(path), run())
+
+
+@fault("disk full while saving, for real", "file system of 256 KiB", "a clear error; the old checkpoint is whole")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs tmpfs")
+def test_small_file_system(tmp_path):
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"needs the right to mount a small file system: {mounted.stderr.decode().strip()}")
+    try:
+        path, rest = tmp_path / "last.ckpt", tmp_path / "rest"
+        run(path, stop=FORWARDS + 1)
+        before = path.read_bytes()
+        rest.write_bytes(bytes(248 * 1024 - len(before)))
+        with pytest.raises(OSError, match=r"could not be written .*No space left.*last\.ckpt still holds the epoch be"):
+            run(path)
+        assert sorted(tmp_path.iterdir()) == [path, rest] and path.read_bytes() == before
+        rest.unlink()
+        assert_same(run(path), run())
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def interrupt(*_) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def interrupted(function):
+    def and_then(*args, **kwargs):
+        interrupt()
+        return function(*args, **kwargs)
+
+    return and_then
+
+
+def patched(place, name: str):
+    return lambda patch, model: patch.setattr(place, name, interrupted(getattr(place, name)))
+
+
+PHASES = {  # where Ctrl-C comes
+    "drawing a batch": patched(BatchLoader, "__iter__"),
+    "forward": lambda patch, model: model[0].register_forward_hook(interrupt),
+    "backward": lambda patch, model: model[0].weight.register_hook(interrupt),
+    "step of the optimizer": patched(torch.optim.SGD, "step"),
+    "evaluation": patched(training, "evaluate"),
+    "writing the checkpoint": patched(os, "fsync"),
+    "placing the checkpoint": patched(os, "replace"),
+}
+
+
+@fault("interrupted in every phase", "SIGINT in 7 places, from drawing to saving", "usable; the next call goes on")
+@pytest.mark.parametrize("phase", PHASES)
+def test_sigint(path, monkeypatch, phase):
+    expected = run(path.with_name("other.ckpt"))
+    run(path, stop=FORWARDS + 1)  # one epoch is finished
+    model, generator = small_net(), torch.Generator()
+    loader = BatchLoader(small_set(), **LOADER, generator=generator)
+    with monkeypatch.context() as patch:
+        PHASES[phase](patch, model)
+        history = fit(model, loader, BatchLoader(small_set(), 8), recipe_of(), checkpoint=path, verbose=False)
+    finished = 2 if "checkpoint" in phase else 1  # its figures are there, only its file is not
+    assert history.epochs == expected[0].epochs[:finished]
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+    assert_same(run(path), expected)
 
 
 def test_write_whole_replaces_a_file_by_one_that_is_on_the_disk(path, monkeypatch):
@@ -356,6 +430,7 @@ class Bad(list):
         return ((images * factor, labels) for images, labels in list.__iter__(self))
 
 
+@fault("NaN in the input", "batches with a NaN from the third epoch on", "stops; the last good checkpoint is kept")
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_loss_that_is_not_finite_leaves_the_last_good_epoch(path, part):
     batches = list(BatchLoader(small_set(), 8))

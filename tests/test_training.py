@@ -269,6 +269,9 @@ def test_output_of_the_wrong_shape(batches, message):
             run(BAD_NETS[message]())
 
 
+@pytest.mark.fault(
+    "learning rate 1e6, NaN in the input", "recipe, image", "the step, the rate and what to try are named"
+)
 @pytest.mark.parametrize("cause, where", [("NaN", "step 2 of 3 .*lr=0.05"), ("lr", r"step \d of 3 .*lr=1000000.0")])
 def test_loss_that_is_not_finite(batches, cause, where):
     batches[1][0][0, 0, 0, 0] = math.nan if cause == "NaN" else 0
