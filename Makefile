@@ -15,7 +15,7 @@ STAMP := .venv/.complete
 
 # Two notebooks or tests that compute side by side with all threads each wait for one another's threads by spinning:
 # several times slower on two cores. Must be set before Python starts.
-run test faults reference: export OMP_NUM_THREADS := 1
+run test faults browser reference: export OMP_NUM_THREADS := 1
 
 # In JupyterLab two notebooks may well compute at once, and each should have all threads while it is alone; a run of an
 # hour should survive company. Threads that sleep while they wait cost 10 to 30 % alone; threads that spin cost a factor
@@ -29,7 +29,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := -1
 export MALLOC_TOP_PAD_ := 268435456
 
-.PHONY: setup run test faults lab lint bench render reference clean
+.PHONY: setup run test faults browser lab lint bench render reference clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,10 @@ test: $(STAMP)  ## all tests, the notebooks' checked outputs included
 
 faults: $(STAMP)  ## only the tests that inject faults, and their table in tests/README.md
 	$(BIN)/python -m pytest -m fault --fault-table tests/README.md
+
+browser: $(STAMP)  ## the notebooks in JupyterLab in headless Chromium, which must be there; screenshots in build/browser/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
+	$(BIN)/python -m pytest tests/browser_check.py
 
 lab: $(STAMP)  ## JupyterLab in notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import sys
 import tarfile
 import tempfile
 import time
@@ -95,7 +96,7 @@ def _stream(session: requests.Session, url: str, partial: Path, start: int, size
         length = start + int(answer.headers.get("Content-Length", size - start))
         if length != size:  # a login page, say: what is already here is worth more
             raise ValueError(f"offers {length:,} bytes, expected {size:,}")
-        options = dict(total=size, initial=start, unit="B", unit_scale=True, delay=1, desc="CIFAR-10")
+        options = dict(total=size, initial=start, unit="B", unit_scale=True, delay=1, desc="CIFAR-10", file=sys.stdout)
         with partial.open("ab" if start else "wb") as file, tqdm(**options) as bar:
             since, received = time.monotonic(), 0
             try:

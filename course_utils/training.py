@@ -94,7 +94,7 @@ def somebody_watches() -> bool:
     try:
         kernel = get_ipython().kernel
     except (NameError, AttributeError):
-        return sys.stderr.isatty()
+        return sys.stdout.isatty()
     # Front ends that show a person the output also let the kernel ask that person for input; headless ones do not.
     return bool(getattr(kernel, "_allow_stdin", False))
 
@@ -139,7 +139,8 @@ def fit(
         for epoch in range(len(history.epochs) + 1, recipe.epochs + 1):
             start = time.perf_counter()
             lr = state.scheduler.get_last_lr()[0]
-            batches = tqdm(train, desc=f"epoch {epoch}", leave=False) if bar else train
+            # To standard output: what goes to standard error leaves a coloured stripe for each epoch in JupyterLab.
+            batches = tqdm(train, desc=f"epoch {epoch}", leave=False, file=sys.stdout) if bar else train
             train_loss, train_accuracy = train_epoch(model, batches, state)
             val_loss = val_accuracy = None
             if val is not None:
