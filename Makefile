@@ -29,7 +29,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := -1
 export MALLOC_TOP_PAD_ := 268435456
 
-.PHONY: setup run test faults browser lab lint bench render reference clean
+.PHONY: setup run test test-lowest test-newest faults browser lab lint bench render reference clean
 
 setup: $(STAMP)
 
@@ -46,6 +46,9 @@ test: $(STAMP)  ## all tests, the notebooks' checked outputs included
 
 faults: $(STAMP)  ## only the tests that inject faults, and their table in tests/README.md
 	$(BIN)/python -m pytest -m fault --fault-table tests/README.md
+
+test-lowest test-newest: test-%:  ## all tests with the lowest, or newest, allowed versions, in build/venv-*
+	$(PYTHON) tests/with_versions.py $*
 
 browser: $(STAMP)  ## the notebooks in JupyterLab in headless Chromium, which must be there; screenshots in build/browser/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"

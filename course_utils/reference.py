@@ -21,6 +21,7 @@ from torch import nn
 from course_utils.history import History
 from course_utils.networks import make_network
 from course_utils.records import read_record, write_index
+from course_utils.runtime import check_versions
 from course_utils.study import read_jobs, run_study
 
 REFERENCE = Path(__file__).resolve().parents[1] / "data" / "reference"
@@ -157,6 +158,7 @@ def main() -> int:
         "--cluster", help="address of a Dask scheduler; its workers see the same files and have one thread each"
     )
     options = parser.parse_args()
+    check_versions()
     folder, jobs = options.folder.resolve(), read_jobs(options.folder / "jobs.yaml")
     dataset = str(Path(options.dataset).resolve()) if Path(options.dataset).is_dir() else options.dataset
     with _executor(options) as executor:

@@ -1,12 +1,15 @@
 """Where am I, and in which state: device, precision, mode, data folder, seed."""
 
 import os
+import tomllib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 import torch
+from packaging.requirements import Requirement
 from torch import nn
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -83,6 +86,26 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def check_versions() -> None:
+    """Raise `ImportError` that names every package which is missing or older than the course is tested with."""
+    file = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    if file.is_file():
+        requirements = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]
+    else:
+        requirements = [line for line in metadata.requires("course-utils") if "extra ==" not in line]
+    problems = []
+    for requirement in map(Requirement, requirements):
+        try:
+            found = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            problems.append(f"{requirement.name} is missing, expected {requirement.specifier}")
+        else:
+            if not requirement.specifier.contains(found, prereleases=True):
+                problems.append(f"{requirement.name} is {found}, expected {requirement.specifier}")
+    if problems:
+        raise ImportError("; ".join(problems) + ". Install them with: pip install --upgrade " + " ".join(requirements))
 
 
 def data_root() -> Path:

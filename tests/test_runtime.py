@@ -1,10 +1,12 @@
 """Devices, precisions, the data folder and seeds; the hardware is faked."""
 
+from importlib import metadata
+
 import pytest
 import torch
 
 from course_utils import runtime
-from course_utils.runtime import choose, data_root, pick_device, pick_precision, seed_everything
+from course_utils.runtime import check_versions, choose, data_root, pick_device, pick_precision, seed_everything
 
 
 @pytest.mark.parametrize(
@@ -90,3 +92,31 @@ def test_seed_everything_repeats_both_streams(monkeypatch):
     assert draws[0] == draws[1]
     assert all(first != other for first, other in zip(draws[0], draws[2], strict=True))
     assert torch.backends.cudnn.deterministic
+
+
+def test_versions_of_this_machine_are_allowed():
+    check_versions()
+
+
+@pytest.mark.parametrize("checkout", [True, False])
+@pytest.mark.fault(
+    "torch outside the allowed range", "faked version number", "what was found, what is expected, the remedy"
+)
+def test_versions_outside_the_range(checkout, monkeypatch, tmp_path):
+    version = metadata.version
+    if not checkout:  # installed without the repository around it
+        monkeypatch.setattr(runtime, "__file__", str(tmp_path / "course_utils" / "runtime.py"))
+    monkeypatch.setattr(metadata, "requires", lambda name: ["torch>=2.11", "tqdm>=4.67", 'ruff>=0.9; extra == "dev"'])
+    monkeypatch.setattr(metadata, "version", lambda name: "2.10.9+cu130" if name == "torch" else version(name))
+    with pytest.raises(ImportError) as caught:
+        check_versions()
+    assert str(caught.value).startswith(
+        "torch is 2.10.9+cu130, expected >=2.11. Install them with: pip install --upgrade "
+    )
+
+    def missing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", lambda name: missing(name) if name == "tqdm" else version(name))
+    with pytest.raises(ImportError, match=r"^tqdm is missing, expected >=4\.67\. "):
+        check_versions()
