@@ -90,6 +90,19 @@ def plot_class_counts(sets: Mapping[str, ImageSet]) -> Figure:
     return figure
 
 
+def plot_shared_statistics(sets: Mapping[str, Tensor]) -> Figure:
+    """Which parts of a batch share a mean: per panel an int64 N×C matrix, equal numbers where the mean is the same.
+
+    Every cell stands for the H×W positions of one channel of one image.
+    """
+    figure, axes = _grid(len(sets), len(sets), 2.9, 2.3)
+    for ax, (name, matrix) in zip(axes.flat, sets.items(), strict=True):
+        options = dict(annot=matrix.numpy(), fmt="d", cbar=False, linewidths=1, annot_kws={"size": 8})
+        sns.heatmap(matrix.numpy() % 10, cmap=sns.color_palette("colorblind", 10), vmin=0, vmax=9, ax=ax, **options)
+        ax.set(title=name, xticks=[], yticks=[], xlabel="channels", ylabel="images")
+    return figure
+
+
 def plot_histories(histories: Mapping[str, History]) -> Figure:
     """Loss and accuracy by epoch of several runs: colour and marker tell the run, dashes the training part."""
     frame = pd.concat([history.frame().assign(run=name) for name, history in histories.items()])
@@ -112,7 +125,9 @@ def plot_histories(histories: Mapping[str, History]) -> Figure:
     return figure
 
 
-def plot_misclassified(image_set: ImageSet, predictions: Predictions, n: int = 10, columns: int = 5) -> Figure:
+def plot_misclassified(
+    image_set: ImageSet, predictions: Predictions, n: int = 10, columns: int = 5, title: str = ""
+) -> Figure:
     """The `n` most confidently misclassified images, each with its true and its predicted class and the confidence."""
     worst = predictions.misclassified[:n]
     if len(predictions.misclassified) == 0:
@@ -125,6 +140,7 @@ def plot_misclassified(image_set: ImageSet, predictions: Predictions, n: int = 1
         for i in worst.tolist()
     ]
     figure, axes = _grid(len(worst), columns, 1.75, 1.9)
+    figure.suptitle(title, fontsize=11)
     for ax, index, title in zip(axes.flat, worst.tolist(), titles, strict=False):
         _show(ax, image_set.images[index])
         ax.set_title(title, fontsize=9)

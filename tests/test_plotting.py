@@ -109,6 +109,17 @@ def test_several_histories_differ_in_colour_and_marker():
     assert texts(figure.legends[0].get_texts()) == labels
 
 
+def test_shared_statistics():
+    sets = {"columns": torch.arange(12).reshape(3, 4) % 4, "cells": torch.arange(12).reshape(3, 4)}
+    axes = drawn(plotting.plot_shared_statistics(sets))
+    assert [ax.get_title() for ax in axes] == list(sets)
+    for ax, matrix in zip(axes, sets.values(), strict=True):
+        assert [int(text.get_text()) for text in ax.texts] == matrix.flatten().tolist()
+        colors = ax.collections[0].get_facecolors()
+        shared = matrix.flatten()[:, None] % 10 == matrix.flatten() % 10
+        assert torch.equal(torch.tensor((colors[:, None] == colors).all(-1)), shared)
+
+
 @pytest.mark.parametrize("n", [1, 2, 10])
 def test_misclassified(n):
     rows = [[1, 0, 0], [0.3, 0.7, 0], [0, 0, 1], [0, 1, 0], [0.6, 0.4, 0], [0, 0, 1]]
