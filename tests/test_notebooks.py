@@ -6,10 +6,13 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import editions
 import nbformat
 import papermill
 import pytest
 import yaml
+
+from course_utils.exercises import check_answer
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -154,3 +157,22 @@ def test_check_bites(excerpt, tmp_path):
     ((cell, message),) = failed_cells(changed).items()
     assert cell == f"Cell {len(code_cells(excerpt)) - 1}"
     assert "Cell outputs differ" in message and "(1, 6, 8, 8)" in message and "(1, 6, 9, 8)" in message
+
+
+@each_notebook
+def test_student_edition(path):
+    book = nbformat.read(path, as_version=4)
+    solutions = tagged(book, editions.SOLUTION)
+    blanks = tagged(editions.student_edition(book), editions.SOLUTION)
+    assert len(solutions) == len(blanks) == len(tagged(nbformat.read(path, as_version=4), editions.SOLUTION))
+    for solution, blank in zip(solutions, blanks, strict=True):
+        check = solution.source.splitlines()[-1]
+        assert blank.source == f"{editions.BLANK}{check}" and blank.outputs == [] != solution.outputs
+        with pytest.raises(AssertionError, match="replace the three dots by your answer"):
+            exec(blank.source, {"check_answer": check_answer})
+    assert len(solutions) in (0, 6)
+
+
+def test_solution_without_a_check():
+    with pytest.raises(ValueError, match="ends with 'answer = 3', expected check_answer"):
+        editions.blank("x = 1\nanswer = 3")
