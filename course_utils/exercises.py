@@ -1,12 +1,14 @@
 """Checks of the exercises: each says what is wrong with an answer, and gives a hint, but not the answer."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_utils.audit import S8_RULES, audit
+from course_utils.audit import S8_RULES, S9_RULES, Rules, audit
 from course_utils.runtime import choose
 
 
@@ -62,16 +64,55 @@ def _folded(answer) -> None:
         _same(folded, (x,), expected, hint)
 
 
-def _designed(answer) -> None:
+def _designed(answer, rules: Rules) -> None:
     assert isinstance(answer, nn.Module), f"answer is {type(answer).__name__}, expected a network"
     with torch.no_grad():
         shape = tuple(answer.eval()(torch.zeros(2, 3, 32, 32)).shape)
     assert shape == (2, 10), f"the output has shape {shape}, expected 10 logits for each of 2 images"
-    table = audit(answer, S8_RULES)
+    table = audit(answer, rules)
     broken = table[table["passes"] == "NO"]
     assert broken.empty, "these rules are broken:\n" + broken.to_string(index=False)
-    parameters = sum(p.numel() for p in answer.parameters())
-    assert parameters < 20_000, f"the rules are kept, but with {parameters:,} parameters, expected fewer than 20,000"
+
+
+def _reach(answer) -> None:
+    assert isinstance(answer, int), f"answer is {answer!r}, expected a whole number of pixels"
+    assert answer == 15, f"{answer} is not right. Each layer adds (k - 1)·d·j pixels to the first one"
+
+
+def _cost(answer) -> None:
+    assert isinstance(answer, tuple) and len(answer) == 2, f"answer is {answer!r}, expected (standard, separable)"
+    standard, separable = answer
+    assert standard == 64 * 128 * 9, f"{standard} is not right: every pair of channels has a kernel"
+    hint = "one kernel per input channel, then one number per pair of channels"
+    assert separable == 64 * 9 + 64 * 128, f"{separable} is not right: {hint}"
+
+
+def _field_of(answer) -> None:
+    assert callable(answer), f"answer is {type(answer).__name__}, expected a function"
+    cases = {((3, 1, 1),): 3, ((3, 1, 2),): 5, ((3, 1, 1), (3, 1, 1)): 5, ((3, 2, 1), (3, 1, 1)): 7}
+    cases |= {((3, 1, 1), (3, 2, 1), (3, 1, 2), (1, 2, 1), (3, 1, 1)): 21}
+    for layers, expected in cases.items():
+        found = answer(list(layers))
+        hint = "A stride counts for the layers after it" if any(stride > 1 for _, stride, _ in layers) else "(k - 1)·d"
+        assert found == expected, f"for {list(layers)} your function gives {found}, expected {expected}. {hint}"
+
+
+def _depthwise(answer) -> None:
+    x, weight = _sample(2, 4, 9, 9), _sample(4, 1, 3, 3)
+    hint = "Channel c of the result comes from channel c of x and from weight[c, 0] alone."
+    _same(answer, (x, weight), F.conv2d(x, weight, padding=1, groups=4), hint)
+
+
+def _without_holes(answer) -> None:
+    assert isinstance(answer, tuple) and len(answer) == 3, f"answer is {answer!r}, expected three dilations"
+    seen = {0}
+    for dilation in answer:
+        assert isinstance(dilation, int) and dilation > 0, f"{dilation!r} is no dilation, expected 1, 2, 3, …"
+        seen = {pixel + step * dilation for pixel in seen for step in (-1, 0, 1)}
+    holes = sorted(set(range(max(seen))) - seen)
+    assert not holes, f"pixels {holes[:5]} away from the centre are never seen"
+    hint = "Three positions per layer, three layers: how many pixels can be told apart at most?"
+    assert len(seen) == 27, f"no holes, but a field of {len(seen)} pixels is not the largest. {hint}"
 
 
 CHECKS = {
@@ -80,7 +121,13 @@ CHECKS = {
     "S8.3": _instance_norm,
     "S8.4": _batch_norm_in_use,
     "S8.5": _folded,
-    "S8.6": _designed,
+    "S8.6": partial(_designed, rules=replace(S8_RULES, max_parameters=20_000)),
+    "S9.1": _reach,
+    "S9.2": _cost,
+    "S9.3": _field_of,
+    "S9.4": _depthwise,
+    "S9.5": _without_holes,
+    "S9.6": partial(_designed, rules=replace(S9_RULES, max_parameters=100_000)),
 }
 
 

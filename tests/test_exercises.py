@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from course_utils.analysis import receptive_field
 from course_utils.exercises import CHECKS, check_answer
 from course_utils.layers import make_norm
-from course_utils.networks import S8Net46k
+from course_utils.networks import S8Net46k, S9Net85k, S9Net180k
 
 
 def fold(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
@@ -20,6 +21,12 @@ def small(last: int = 10) -> nn.Sequential:
     return nn.Sequential(*layers, nn.MaxPool2d(2), nn.Conv2d(4, last, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+def field_of(layers: list[tuple[int, int, int]]) -> int:
+    """What the table of `receptive_field` says of these layers."""
+    steps = [nn.Conv2d(3, 3, kernel, stride=stride, dilation=dilation) for kernel, stride, dilation in layers]
+    return receptive_field(nn.Sequential(*steps), (3, 64, 64))["receptive_field"].iloc[-1]
+
+
 RIGHT = {
     "S8.1": (256, 2048),
     "S8.2": nn.InstanceNorm2d(16),
@@ -27,6 +34,12 @@ RIGHT = {
     "S8.4": F.batch_norm,
     "S8.5": fold,
     "S8.6": small(),
+    "S9.1": 15,
+    "S9.2": (73_728, 8_768),
+    "S9.3": field_of,
+    "S9.4": lambda x, weight: F.conv2d(x, weight, padding=1, groups=len(weight)),
+    "S9.5": (9, 1, 3),
+    "S9.6": S9Net85k(),
 }
 
 
@@ -53,8 +66,24 @@ WRONG = [
     ("S8.5", None, "answer is NoneType, expected a function"),
     ("S8.6", None, "answer is NoneType, expected a network"),
     ("S8.6", small(12), r"the output has shape \(2, 12\), expected 10 logits"),
-    ("S8.6", S8Net46k(), "with 46,202 parameters, expected fewer than 20,000"),
-    ("S8.6", nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), "rules are broken:\n.*\n.*2 transitions"),
+    ("S8.6", S8Net46k(), "rules are broken:\n.*\n *fewer than 20,000 parameters +46202"),
+    ("S8.6", nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), "rules are broken:\n.*\n.*\n2 transitions"),
+    ("S9.1", "15", "answer is '15', expected a whole number"),
+    ("S9.1", 14, r"14 is not right.*\(k - 1\)"),
+    ("S9.2", 73_728, r"expected \(standard, separable\)"),
+    ("S9.2", (576, 8_768), "576 is not right: every pair"),
+    ("S9.2", (73_728, 8_192), "8192 is not right: one kernel per input channel"),
+    ("S9.3", 15, "answer is int, expected a function"),
+    ("S9.3", lambda layers: 1 + sum(k - 1 for k, _, _ in layers), r"\(3, 1, 2\)\] your function gives 3, expected 5"),
+    ("S9.3", lambda layers: 1 + sum((k - 1) * d for k, _, d in layers), "gives 5, expected 7. A stride counts"),
+    ("S9.4", lambda x, weight: F.conv2d(x, weight.expand(4, 4, 3, 3), padding=1), "off by up to .* Channel c"),
+    ("S9.4", lambda x, weight: F.conv2d(x, weight, groups=4), r"shape \(2, 4, 7, 7\), expected \(2, 4, 9, 9\)"),
+    ("S9.5", 9, "answer is 9, expected three dilations"),
+    ("S9.5", (1, 0, 2), "0 is no dilation"),
+    ("S9.5", (2, 2, 2), r"pixels \[1, 3, 5\] away from the centre are never seen"),
+    ("S9.5", (1, 2, 4), "a field of 15 pixels is not the largest"),
+    ("S9.6", small(), "no max-pooling"),
+    ("S9.6", S9Net180k(), "fewer than 100,000 parameters +180298"),
 ]
 
 
@@ -72,5 +101,5 @@ def test_no_answer_yet(exercise):
 
 
 def test_unknown_exercise():
-    with pytest.raises(ValueError, match=r"unknown exercise 'S8.7', expected one of S8\.1, "):
-        check_answer("S8.7", torch.ones(3))
+    with pytest.raises(ValueError, match=r"unknown exercise 'S9.7', expected one of S8\.1, "):
+        check_answer("S9.7", torch.ones(3))
