@@ -147,6 +147,22 @@ def plot_misclassified(
     return figure
 
 
+def plot_attention(images: Tensor, maps: Tensor, titles: Sequence[str]) -> Figure:
+    """Where the evidence for an answer lies: uint8 `N×3×H×W` images, below them the same under float `N×h×w` maps.
+
+    Each map has its own scale, from its smallest value (dark) to its largest (bright).
+    """
+    figure, axes = _grid(2 * len(images), len(images), 1.3, 1.45)
+    sides = (-0.5, images.shape[3] - 0.5, images.shape[2] - 0.5, -0.5)
+    for column, (image, heat, title) in enumerate(zip(images, maps, titles, strict=True)):
+        _show(axes[0, column], image)
+        _show(axes[1, column], image)
+        picture = heat.float().cpu().numpy()
+        axes[1, column].imshow(picture, cmap="viridis", alpha=0.6, interpolation="bilinear", extent=sides)
+        axes[0, column].set_title(title, fontsize=9)
+    return figure
+
+
 def plot_confusion(matrix: Tensor, classes: Sequence[str], title: str = "") -> Figure:
     """A confusion matrix (int64 C×C, rows: true) in percent of each true class."""
     shares = 100 * matrix.double() / matrix.sum(1, keepdim=True).clamp_min(1)

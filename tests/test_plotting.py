@@ -134,6 +134,18 @@ def test_nothing_misclassified():
     assert texts(ax.texts) == ["no image is misclassified"] and not ax.images
 
 
+def test_attention():
+    maps = torch.arange(2 * 2 * 2.0).reshape(2, 2, 2)
+    axes = drawn(plotting.plot_attention(IMAGES[:2], maps, ["one", "two"]))
+    assert [ax.get_title() for ax in axes] == ["one", "two", "", ""]
+    assert torch.equal(pixels(axes[:2]), IMAGES[:2])
+    for ax, image, heat in zip(axes[2:], IMAGES, maps, strict=False):
+        below, above = ax.images
+        assert torch.equal(torch.from_numpy(below.get_array().data), image.permute(1, 2, 0))
+        assert torch.equal(torch.from_numpy(above.get_array().data), heat)
+        assert below.get_extent() == above.get_extent()  # one over the other
+
+
 def test_confusion():
     ax, bar = drawn(plotting.plot_confusion(torch.tensor([[3, 1, 0], [0, 2, 6], [0, 0, 0]]), CLASSES, "pets"))
     percent = [75, 25, 0, 0, 25, 75, 0, 0, 0]  # a class without images has an empty row
