@@ -152,7 +152,7 @@ def plot_attention(images: Tensor, maps: Tensor, titles: Sequence[str]) -> Figur
 
     Each map has its own scale, from its smallest value (dark) to its largest (bright).
     """
-    figure, axes = _grid(2 * len(images), len(images), 1.3, 1.45)
+    figure, axes = _grid(2 * len(images), len(images), 1.1, 1.25)
     sides = (-0.5, images.shape[3] - 0.5, images.shape[2] - 0.5, -0.5)
     for column, (image, heat, title) in enumerate(zip(images, maps, titles, strict=True)):
         _show(axes[0, column], image)
