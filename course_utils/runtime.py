@@ -1,5 +1,6 @@
 """Where am I, and in which state: device, precision, mode, data folder, seed."""
 
+import importlib.util
 import os
 import tomllib
 from collections.abc import Iterator
@@ -90,11 +91,14 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 def check_versions() -> None:
     """Raise `ImportError` that names every package which is missing or older than the course is tested with."""
-    file = Path(__file__).resolve().parents[1] / "pyproject.toml"
-    if file.is_file():
-        requirements = tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]
+    if root := checkout():
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        requirements = project["dependencies"]
     else:
-        requirements = [line for line in metadata.requires("course-utils") if "extra ==" not in line]
+        try:
+            requirements = [line for line in metadata.requires("course-utils") if "extra ==" not in line]
+        except metadata.PackageNotFoundError:  # neither checkout nor package: copied into a notebook
+            return
     problems = []
     for requirement in map(Requirement, requirements):
         try:
@@ -108,12 +112,18 @@ def check_versions() -> None:
         raise ImportError("; ".join(problems) + ". Install them with: pip install --upgrade " + " ".join(requirements))
 
 
+def checkout() -> Path | None:
+    """The folder of the repository that this package is used from; None where it was installed without one."""
+    package = importlib.util.find_spec("course_utils")
+    root = Path(package.origin).resolve().parents[1] if package and package.origin else None
+    return root if root and (root / "pyproject.toml").is_file() else None
+
+
 def data_root() -> Path:
     """The folder for data sets: `COURSE_DATA` if set, else `data/` of the checkout, else `data/` where you are."""
     if os.environ.get("COURSE_DATA"):
         return Path(os.environ["COURSE_DATA"]).expanduser().resolve()
-    checkout = Path(__file__).resolve().parents[1]
-    return (checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()) / "data"
+    return (checkout() or Path.cwd()) / "data"
 
 
 def seed_everything(seed: int, device: torch.device | str = "cpu") -> torch.Generator:

@@ -63,7 +63,7 @@ def make_shapes(n: int = 10_000, seed: int = 0) -> tuple[Tensor, Tensor]:
     labels = (torch.arange(n) % len(DRAWINGS))[torch.randperm(n, generator=generator)]
     images = torch.empty(n, SIZE, SIZE, 3, dtype=torch.uint8)
     for chunk, chunk_labels in zip(images.split(CHUNK), labels.split(CHUNK), strict=True):
-        chunk.copy_(_draw(chunk_labels, generator))
+        chunk.copy_(_render(chunk_labels, generator))
     return images.permute(0, 3, 1, 2), labels
 
 
@@ -77,7 +77,7 @@ def _paint(canvas: Tensor, distance: Tensor, color: Tensor) -> None:
     canvas.lerp_(color[:, None, None, :], coverage)
 
 
-def _draw(labels: Tensor, generator: torch.Generator) -> Tensor:
+def _render(labels: Tensor, generator: torch.Generator) -> Tensor:
     n = len(labels)
     rows, columns = torch.meshgrid(torch.arange(SIZE) + 0.5, torch.arange(SIZE) + 0.5, indexing="ij")
 

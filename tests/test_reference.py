@@ -255,8 +255,8 @@ def test_table(tmp_path):
     ]
     (tmp_path / "index.json").write_text(json.dumps(index))
     published = [
-        dict(network="A", norm="batch", test_accuracy=81.5),
-        dict(network="C", norm="batch", test_accuracy=1.0),
+        dict(network="A", norm="batch", published=81.5),
+        dict(network="C", norm="batch", published=1.0),
     ]
     (tmp_path / "published.yaml").write_text(yaml.safe_dump(published))
     table = reference_table(tmp_path)
@@ -268,7 +268,7 @@ def test_table(tmp_path):
     assert table["mean"].tolist() == pytest.approx([83, 90, 70.5])
     # Squared deviations 9 + 1 + 16 over 3 − 1, none from one run, 1/4 + 1/4 over 2 − 1.
     assert table["std"].tolist() == pytest.approx([13**0.5, float("nan"), 0.5**0.5], nan_ok=True)
-    assert table["test_accuracy"].tolist() == pytest.approx([81.5, 81.5, float("nan")], nan_ok=True)
+    assert table["published"].tolist() == pytest.approx([81.5, 81.5, float("nan")], nan_ok=True)
 
 
 BANDS = """
@@ -351,3 +351,10 @@ def test_command_that_ends_well(study, monkeypatch):
         assert [entry["history"] for entry in json.loads((study / "index.json").read_text())] == [f"{GOOD}.json"]
         (study / "jobs.yaml").write_text("[]")
         (study / "index.json").unlink()
+
+
+def test_without_the_data_of_the_repository(tmp_path):
+    assert reference_table(tmp_path).empty
+    assert compare_with_band(80.0, folder=tmp_path, **RUN).endswith("no band is known for this network")
+    with pytest.raises(ValueError, match=r"no reference run with .* there are: none"):
+        load_reference("A", folder=tmp_path)

@@ -1,6 +1,8 @@
 """Devices, precisions, the data folder and seeds; the hardware is faked."""
 
+import importlib.util
 from importlib import metadata
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -70,7 +72,8 @@ def test_autocast_computes_in_the_precision(name, dtype):
 
 def test_data_root(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(runtime, "__file__", str(tmp_path / "checkout" / "course_utils" / "runtime.py"))
+    origin = str(tmp_path / "checkout" / "course_utils" / "__init__.py")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace(origin=origin))
     monkeypatch.setenv("COURSE_DATA", "")
     assert data_root() == tmp_path / "data"  # installed: where you are
     (tmp_path / "checkout").mkdir()
@@ -105,7 +108,7 @@ def test_versions_of_this_machine_are_allowed():
 def test_versions_outside_the_range(checkout, monkeypatch, tmp_path):
     version = metadata.version
     if not checkout:  # installed without the repository around it
-        monkeypatch.setattr(runtime, "__file__", str(tmp_path / "course_utils" / "runtime.py"))
+        monkeypatch.setattr(runtime, "checkout", lambda: None)
     monkeypatch.setattr(metadata, "requires", lambda name: ["torch>=2.11", "tqdm>=4.67", 'ruff>=0.9; extra == "dev"'])
     monkeypatch.setattr(metadata, "version", lambda name: "2.10.9+cu130" if name == "torch" else version(name))
     with pytest.raises(ImportError) as caught:
@@ -120,3 +123,6 @@ def test_versions_outside_the_range(checkout, monkeypatch, tmp_path):
     monkeypatch.setattr(metadata, "version", lambda name: missing(name) if name == "tqdm" else version(name))
     with pytest.raises(ImportError, match=r"^tqdm is missing, expected >=4\.67\. "):
         check_versions()
+    monkeypatch.setattr(runtime, "checkout", lambda: None)
+    monkeypatch.setattr(metadata, "requires", missing)
+    check_versions()  # copied out of the package, its lists are not there
