@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import platform
 import tomllib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -31,6 +32,16 @@ def pick_device(name: str = "auto") -> torch.device:
     found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     choose(name, dict.fromkeys(("auto", "cpu", found.type)), "device")
     return found if name == "auto" else torch.device(name)
+
+
+def hardware_name(device: torch.device) -> str:
+    """What computes there, for a record: the name of the graphics card or of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu" and (info := Path("/proc/cpuinfo")).is_file():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        return names[0] if names else platform.machine()
+    return f"{platform.machine()} {device.type}"
 
 
 @dataclass(frozen=True)

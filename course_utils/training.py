@@ -1,7 +1,6 @@
 """One training loop for everything."""
 
 import math
-import platform
 import sys
 import time
 import warnings
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from course_utils.history import History, Metrics, Recipe
-from course_utils.runtime import Precision, device_of, evaluation_mode, pick_precision
+from course_utils.runtime import Precision, device_of, evaluation_mode, hardware_name, pick_precision
 from course_utils.state import Checkpoint, TrainState, prepare
 
 
@@ -122,7 +121,7 @@ def fit(
         raise ValueError(f"train is {type(train).__name__} without batches, expected a loader or list of known length")
     device, state = device_of(model), prepare(model, recipe, len(train))
     environment = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or device.type,
+        "device": hardware_name(device),
         "precision": state.precision.name,
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,

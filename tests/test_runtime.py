@@ -97,6 +97,21 @@ def test_seed_everything_repeats_both_streams(monkeypatch):
     assert torch.backends.cudnn.deterministic
 
 
+def test_hardware_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    assert runtime.hardware_name(torch.device("cuda", 0)) == "Tesla T4"
+    monkeypatch.setattr(runtime.platform, "machine", lambda: "arm64")
+    assert runtime.hardware_name(torch.device("mps")) == "arm64 mps"
+    for content, expected in (
+        ("model name\t: EPYC 9\ncores: 2\nmodel name\t: EPYC 9\n", "EPYC 9"),
+        ("", "arm64"),
+        (None, "arm64 cpu"),
+    ):
+        monkeypatch.setattr(runtime.Path, "is_file", lambda self, content=content: content is not None)
+        monkeypatch.setattr(runtime.Path, "read_text", lambda self, content=content: content)
+        assert runtime.hardware_name(torch.device("cpu")) == expected
+
+
 def test_versions_of_this_machine_are_allowed():
     check_versions()
 
