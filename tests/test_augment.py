@@ -153,8 +153,9 @@ def test_crop_offsets_cover_the_padding(padding, generator):
 def test_what_stands_outside_the_image(mode, torchvision_mode, memory_format, generator, monkeypatch):
     image = noise(1, 12, 12, generator)
     monkeypatch.setattr(augment, "crop_at", lambda padded, tops, lefts, size: padded)
-    padded = random_crop(image.to(memory_format=memory_format), generator, 3, mode)
-    assert torch.equal(padded, TF.pad(image, 3, padding_mode=torchvision_mode))
+    for padding in (0, 1, 3, 11):
+        padded = random_crop(image.to(memory_format=memory_format), generator, padding, mode)
+        assert torch.equal(padded, TF.pad(image, padding, padding_mode=torchvision_mode))
 
 
 @pytest.mark.parametrize("size", [1, 4, 5])
