@@ -47,6 +47,7 @@ from course_utils.training import train_epoch
 
 BUILD = Path(__file__).resolve().parents[1] / "build"
 BATCH = 128
+CROP = dict(padding=2, padding_mode="reflect")
 LEAST_ROUNDS = 7
 
 
@@ -66,16 +67,17 @@ class UsualDataset(Dataset):
 
 def usual_transforms(mean: list[float], std: list[float]) -> dict[str, Callable]:
     """Crop, flip and normalize for one PIL image, in the libraries that courses use."""
-    v1_steps = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    v1_steps = [transforms.RandomCrop(32, **CROP), transforms.RandomHorizontalFlip()]
     v1_steps += [transforms.ToTensor(), transforms.Normalize(mean, std)]
-    v2_steps = [v2.ToImage(), v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()]
+    v2_steps = [v2.ToImage(), v2.RandomCrop(32, **CROP), v2.RandomHorizontalFlip()]
     v2_steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
     found = {"torchvision v1": transforms.Compose(v1_steps), "torchvision v2": v2.Compose(v2_steps)}
     if importlib.util.find_spec("albumentations"):
         import albumentations as A
         from albumentations.pytorch import ToTensorV2
 
-        steps = [A.PadIfNeeded(40, 40), A.RandomCrop(32, 32), A.HorizontalFlip(), A.Normalize(mean, std), ToTensorV2()]
+        pad = A.PadIfNeeded(36, 36, border_mode=4)  # cv2.BORDER_REFLECT_101
+        steps = [pad, A.RandomCrop(32, 32), A.HorizontalFlip(), A.Normalize(mean, std), ToTensorV2()]
         compose = A.Compose(steps)
         found["albumentations"] = lambda image: compose(image=np.asarray(image))["image"]
     return found
@@ -83,7 +85,7 @@ def usual_transforms(mean: list[float], std: list[float]) -> dict[str, Callable]
 
 def augment(images, generator):
     """Crop and flip, as in the notebooks."""
-    return random_hflip(random_crop(images, generator, padding=4), generator)
+    return random_hflip(random_crop(images, generator, **CROP), generator)
 
 
 def train_usual(model, optimizer, batches, device) -> None:
