@@ -82,7 +82,7 @@ def quick_runs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def real_runs(tmp_path_factory, real_images):
     """A short training on real photographs, and the whole test set."""
-    parameters = {**QUICK, "dataset": str(real_images.resolve()), "epochs": 1, "train_size": 500}
+    parameters = {**QUICK, "dataset": str(real_images.resolve()), "epochs": 1, "train_size": 600}
     return run_all(parameters, tmp_path_factory.mktemp("real"))
 
 
