@@ -3,8 +3,10 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from course_utils.data import load_images
 
@@ -65,3 +67,16 @@ def real_images() -> Path:
     if not folder:
         pytest.skip("needs real images: set COURSE_TEST_IMAGES to a folder with {train,test}/<class>/*.jpg")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def noise_folder(tmp_path_factory) -> Path:
+    """A folder of two classes of noise, per class 12 images for training and 6 for testing."""
+    folder, random = tmp_path_factory.mktemp("data") / "noise", np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 6)):
+        for name in ("ant", "cat"):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{i:02d}.png")
+    return folder

@@ -10,11 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
@@ -35,26 +33,13 @@ JOBS.append(Job("S8Net31k", "group", batch_size=8, options={"num_groups": 2}, re
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    """A folder of two classes of noise, per class 12 images for training and 6 for testing."""
-    folder, random = tmp_path_factory.mktemp("data") / "noise", np.random.default_rng(0)
-    for part, count in (("train", 12), ("test", 6)):
-        for name in ("ant", "cat"):
-            (folder / part / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / part / name / f"{i:02d}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def recorded(images, tmp_path_factory) -> Path:
+def recorded(noise_folder, tmp_path_factory) -> Path:
     """The results of `JOBS`; not to be changed."""
     folder = tmp_path_factory.mktemp("recorded")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COURSE_DATA", str(images.parent))
+        patch.setenv("COURSE_DATA", str(noise_folder.parent))
         for job in JOBS:
-            run_job(job, str(images), folder)
+            run_job(job, str(noise_folder), folder)
     write_index(folder)
     return folder
 
@@ -212,14 +197,14 @@ ASKED = [
 
 
 @pytest.mark.parametrize("asked, job", ASKED, ids=str)
-def test_run_that_is_picked(recorded, images, monkeypatch, asked, job):
+def test_run_that_is_picked(recorded, noise_folder, monkeypatch, asked, job):
     run = load_reference("S8Net31k", folder=recorded, **asked)
     assert run.weights == recorded / f"{job.name}.safetensors"
     assert (run.network, run.norm, run.seed, run.epochs) == (job.network, job.norm, job.seed, job.recipe.epochs)
     assert (run.data, run.options, run.history.recipe) == ("noise", job.options, job.recipe)
     assert len(run.history.epochs) == job.recipe.epochs
-    monkeypatch.setenv("COURSE_DATA", str(images.parent))
-    test = load_images(images)[1]
+    monkeypatch.setenv("COURSE_DATA", str(noise_folder.parent))
+    test = load_images(noise_folder)[1]
     loss, accuracy = evaluate(run.model(), BatchLoader(test, len(test)), precision="fp32")
     record = read_record(recorded / f"{job.name}.json")
     assert run.test_accuracy == record["test_accuracy"] == pytest.approx(100 * accuracy, abs=1e-4)
@@ -236,9 +221,9 @@ def test_run_that_is_not_there(recorded, asked):
         assert f"{job.network} {job.norm} {job.recipe.epochs} epochs seed {job.seed}" in message
 
 
-def test_run_with_held_out_images_is_no_reference(recorded, images, folder, monkeypatch):
-    monkeypatch.setenv("COURSE_DATA", str(images.parent))
-    run_job(Job("S8Net31k", batch_size=8, held_out=8, recipe=Recipe(epochs=3)), str(images), folder)
+def test_run_with_held_out_images_is_no_reference(recorded, noise_folder, folder, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA", str(noise_folder.parent))
+    run_job(Job("S8Net31k", batch_size=8, held_out=8, recipe=Recipe(epochs=3)), str(noise_folder), folder)
     write_index(folder)
     assert load_reference("S8Net31k", folder=folder).epochs == 2
 
@@ -316,9 +301,9 @@ def test_verdict_on_a_run(tmp_path, accuracy, other, sentence):
 
 
 @pytest.fixture
-def study(images, tmp_path) -> Path:
-    """A study of one network with two batch sizes, the second over the number of images, and `images` beside it."""
-    shutil.copytree(images, tmp_path / "noise")
+def study(noise_folder, tmp_path) -> Path:
+    """A study of one network with two batch sizes, the second over the number of images, and those beside it."""
+    shutil.copytree(noise_folder, tmp_path / "noise")
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "jobs.yaml").write_text("- {network: S8Net31k, batch_size: [8, 99], epochs: 1}\n")
     return tmp_path / "study"

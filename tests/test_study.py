@@ -13,10 +13,8 @@ from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load as from_safetensors
 
 from course_utils import augment, study
@@ -313,24 +311,12 @@ def test_failing_job_does_not_stop_the_others(image_sets, tmp_path, capsys):
         )
 
 
-def write_images(folder: Path) -> Path:
-    """Two classes of noise, per class 12 images for training and 6 for testing."""
-    random = np.random.default_rng(0)
-    for part, count in (("train", 12), ("test", 6)):
-        for name in ("ant", "cat"):
-            (folder / part / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = random.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / part / name / f"{i:02d}.png")
-    return folder
-
-
-def test_worker_killed_in_a_cluster(tmp_path, monkeypatch):
+def test_worker_killed_in_a_cluster(noise_folder, tmp_path, monkeypatch):
     """Two worker processes, one killed while it trains: every job ends once, the disturbed one as if undisturbed."""
     distributed = pytest.importorskip("distributed")
     for name, value in dict(COURSE_DATA=str(tmp_path), OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="").items():
         monkeypatch.setenv(name, value)
-    folder, images = tmp_path / "study", write_images(tmp_path / "images")
+    folder, images = tmp_path / "study", noise_folder
     load_images(images)  # into the cache, before two processes want it
     jobs = [small(seed=seed, batch_size=24, recipe=Recipe(epochs=20, precision="fp32")) for seed in range(6)]
     failed = []
