@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_utils.runtime import device_of, evaluation_mode, pick_precision
+from course_utils.runtime import device_of, evaluation_mode, memory_format_of, pick_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +43,13 @@ class Predictions:
 @torch.no_grad()
 def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "auto") -> Predictions:
     """Run `model` in evaluation mode over all batches, in their order."""
-    labels, probabilities, device = [], [], device_of(model)
+    labels, probabilities = [], []
+    device, layout = device_of(model), memory_format_of(model)
     number_format = pick_precision(precision, device)
     with evaluation_mode(model):
         for images, batch_labels in batches:
             with number_format.autocast(device):
-                logits = model(images.to(device, memory_format=torch.channels_last))
+                logits = model(images.to(device, memory_format=layout))
             probabilities.append(logits.float().softmax(1))
             labels.append(batch_labels)
     if not labels:

@@ -88,6 +88,17 @@ def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
+def memory_format_of(model: nn.Module) -> torch.memory_format:
+    """The faster layout for `model`: `channels_last`, but contiguous where it normalizes groups of channels on a CPU.
+
+    Convolutions like `channels_last`. But there `group_norm` of bfloat16 takes 10 times as long forwards and backwards
+    with 4 groups, 20 times with 8 (PyTorch 2.15, 128×32×32×32, one thread of an x86 CPU with AMX).
+    """
+    grouped = any(isinstance(module, nn.GroupNorm) and module.num_groups > 1 for module in model.modules())
+    on_cpu = device_of(model).type == "cpu"
+    return torch.contiguous_format if grouped and on_cpu else torch.channels_last
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; afterwards every module is in the mode in which it was."""

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, StepLR
 
 from course_utils.history import History, Recipe
-from course_utils.runtime import Precision, device_of, pick_precision
+from course_utils.runtime import Precision, device_of, memory_format_of, pick_precision
 
 
 @dataclass
@@ -30,9 +30,9 @@ class TrainState:
 
 
 def prepare(model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> TrainState:
-    """Lay the weights out for speed (`channels_last`) and build what `recipe` asks for around them."""
+    """Lay the weights out for speed and build what `recipe` asks for around them."""
     device = device_of(model)
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=memory_format_of(model))
     precision = pick_precision(recipe.precision, device)
     optimizer = torch.optim.SGD(
         model.parameters(),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from course_utils.history import History, Metrics, Recipe
-from course_utils.runtime import Precision, device_of, evaluation_mode, hardware_name, pick_precision
+from course_utils.runtime import Precision, device_of, evaluation_mode, hardware_name, memory_format_of, pick_precision
 from course_utils.state import Checkpoint, TrainState, prepare
 
 
@@ -27,10 +27,9 @@ def _logits(model: Callable[[Tensor], Tensor], images: Tensor, precision: Precis
     return logits.float()
 
 
-def _placed(images: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    # For BatchLoader's batches both calls are free: they are already there, and already channels_last.
-    images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
-    return images, labels.to(device, non_blocking=True)
+def _placed(images: Tensor, labels: Tensor, device: torch.device, layout: torch.memory_format) -> tuple[Tensor, Tensor]:
+    # For BatchLoader's batches both calls are mostly free: they are already there, and already channels_last.
+    return images.to(device, memory_format=layout, non_blocking=True), labels.to(device, non_blocking=True)
 
 
 def train_epoch(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], state: TrainState) -> tuple[float, float]:
@@ -39,12 +38,12 @@ def train_epoch(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], stat
     Raises `FloatingPointError` after the pass if the loss of a step was not finite.
     """
     model.train()
-    device, recipe, precision = device_of(model), state.recipe, state.precision
+    device, layout, recipe, precision = device_of(model), memory_format_of(model), state.recipe, state.precision
     loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
     first_bad = torch.full((), -1, device=device)
     # Sums stay on the device until the epoch is over: asking for a number after each step would make a GPU wait.
     for step, (images, labels) in enumerate(batches):
-        images, labels = _placed(images, labels, device)
+        images, labels = _placed(images, labels, device, layout)
         logits = _logits(state.forward, images, precision, recipe.num_classes)
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         state.optimizer.zero_grad()
@@ -73,12 +72,12 @@ def evaluate(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, precision: str = "auto", num_classes: int = 10
 ) -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy over all images of `batches`, in evaluation mode."""
-    device = device_of(model)
+    device, layout = device_of(model), memory_format_of(model)
     number_format = pick_precision(precision, device)
     loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
     with evaluation_mode(model):
         for images, labels in batches:
-            images, labels = _placed(images, labels, device)
+            images, labels = _placed(images, labels, device, layout)
             logits = _logits(model, images, number_format, num_classes)
             loss_sum += F.cross_entropy(logits, labels, reduction="sum")
             correct += (logits.argmax(1) == labels).sum()

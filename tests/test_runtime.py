@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from course_utils import runtime
-from course_utils.runtime import check_versions, choose, data_root, pick_device, pick_precision, seed_everything
+from course_utils.layers import make_norm
+from course_utils.runtime import (
+    check_versions,
+    choose,
+    data_root,
+    memory_format_of,
+    pick_device,
+    pick_precision,
+    seed_everything,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +48,20 @@ def test_pick_device(found, names, monkeypatch):
     assert pick_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match=f"unknown device 'tpu', expected one of {names}$"):
         pick_device("tpu")
+
+
+@pytest.mark.parametrize(
+    ("norm", "device", "expected"),
+    [
+        ("batch", "cpu", torch.channels_last),
+        ("layer", "cpu", torch.channels_last),  # GroupNorm as well, but of one group
+        ("group", "cpu", torch.contiguous_format),
+        ("group", "meta", torch.channels_last),
+    ],
+)
+def test_only_groups_of_channels_on_a_cpu_want_contiguous_images(norm, device, expected):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.Sequential(make_norm(8, norm))).to(device)
+    assert memory_format_of(model) == expected
 
 
 @pytest.mark.parametrize(

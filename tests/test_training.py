@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms import functional as TF
 
 from course_utils import training
+from course_utils.analysis import predict
 from course_utils.augment import (
     crop_at,
     hflip_at,
@@ -123,6 +124,28 @@ def test_mean_is_over_images_not_batches(data, batches, train):
     expected = pytest.approx(F.cross_entropy(logits, labels).item()), (logits.argmax(1) == labels).sum().item() / 19
     (metrics,) = fit(model, batches, batches, constant(epochs=1, lr=1e-12)).epochs
     assert ((metrics.train_loss, metrics.train_accuracy) if train else evaluate(model, batches)) == expected
+
+
+@pytest.mark.parametrize(
+    ("norm", "layout"),
+    [(nn.BatchNorm2d(6), torch.channels_last), (nn.GroupNorm(2, 6), torch.contiguous_format)],
+    ids=["batch norm", "group norm"],
+)
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda model, batches: fit(model, batches, None, constant(), verbose=False),
+        evaluate,
+        partial(predict, precision="fp32"),
+    ],
+    ids=["fit", "evaluate", "predict"],
+)
+def test_images_come_in_the_layout_that_suits_the_network(batches, norm, layout, run):
+    model, seen = small_net(), []
+    model[2] = norm
+    model.register_forward_pre_hook(lambda _, args: seen.append(args[0].is_contiguous(memory_format=layout)))
+    run(model, batches)
+    assert seen and all(seen)
 
 
 @pytest.mark.parametrize("mode", [True, False])
