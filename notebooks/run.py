@@ -2,15 +2,21 @@
 
     python notebooks/run.py [--dataset shapes | cifar10 | FOLDER] [--render] [NAME ...]
 
-A notebook that fails stays in build/ as far as it came, with the failed cell's error on top.
+What the cells tagged nbval-check-output print is compared with the committed output: it is the same on any data. A
+notebook that fails stays in build/ as far as it came, with the failed cell's error on top; whole differences stand
+beside it in a .diff file.
 """
 
 import argparse
+import difflib
 import os
+import re
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from itertools import zip_longest
 from pathlib import Path
 
 import nbconvert
@@ -20,7 +26,9 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
-CELL_SECONDS = {False: 300, True: 4 * 3600}  # the limit for one cell, quick and in full
+CHECKED = "nbval-check-output"
+# A quick run is expected to take a minute; a full one takes what it takes.
+CELL_SECONDS, NOTEBOOK_SECONDS, RENDER_SECONDS = 120, 300, 8 * 3600
 
 
 def parameters_of(notebook: Path, dataset: str | None) -> dict:
@@ -34,23 +42,74 @@ def parameters_of(notebook: Path, dataset: str | None) -> dict:
     return parameters
 
 
-def execute(notebook: Path, parameters: dict, cell_seconds: int) -> str | None:
-    """Run a copy of `notebook` in build/, and write its HTML; returns what went wrong."""
-    output = BUILD / notebook.name
+def execute(notebook: Path, output: Path, parameters: dict, cell_seconds: int, seconds: int) -> str | None:
+    """Run a copy of `notebook` as `output`, within the two limits, and write its HTML; returns what went wrong."""
     command = [sys.executable, "-m", "papermill", notebook, output, "--cwd", HERE, "-k", "python3"]
     command += ["--no-progress-bar", "--execution-timeout", str(cell_seconds), "-y", yaml.safe_dump(parameters)]
     # MPLBACKEND=Agg would leave the notebooks without figures, and without an error.
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     if folder := environment.get("COURSE_DATA"):
         environment["COURSE_DATA"] = str(Path(folder).resolve())  # the notebooks run in a folder of their own
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        return done.stderr.strip()[-4000:]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return f"stopped after {seconds} s, the limit for a notebook"
     executed = nbformat.read(output, as_version=4)
+    if done.returncode:
+        return failure_of(executed, done.stderr)
     output.with_suffix(".html").write_text(nbconvert.HTMLExporter().from_notebook_node(executed)[0], encoding="utf-8")
     # A kernel that a cell has ended counts as success for papermill: only the execution counts tell.
-    skipped = [cell for cell in executed.cells if cell.cell_type == "code" and cell.execution_count is None]
-    return f"not executed, from here on:\n{skipped[0].source}" if skipped else None
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    skipped = next((index for index, cell in enumerate(code) if cell.execution_count is None), None)
+    if skipped is not None:
+        return f"the kernel ended with {describe(code[max(0, skipped - 1)])}; what follows was not executed"
+    return None
+
+
+def describe(cell) -> str:
+    """Which cell it is: its id, which stays when other cells come and go, and the first line of its source."""
+    return f"cell '{cell.id}' ({cell.source.splitlines()[0] if cell.source else 'empty'})"
+
+
+def failure_of(executed, stderr: str) -> str:
+    """One line: the cell that papermill started last, and its error; papermill's own where it raised none."""
+    raised = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception|Interrupt): .+)$", stderr, re.MULTILINE)
+    error = raised[-1] if raised else " ".join(stderr.split())[-300:]
+    begun = [cell for cell in executed.cells if cell.metadata.get("papermill", {}).get("start_time")]
+    if not begun:
+        return error
+    for output in begun[-1].get("outputs", []):
+        if output.output_type == "error" and not error.startswith("CellTimeoutError"):
+            error = f"{output.ename}: {' '.join(output.evalue.split())}"
+    return f"{describe(begun[-1])}: {error}"
+
+
+def shown(cell) -> str:
+    """What a cell displays, as text."""
+    parts = []
+    for output in merge_streams(cell.outputs):
+        data = output.get("data", {})
+        parts.append(output.get("text") or data.get("text/plain") or "".join(output.get("traceback", [])))
+    return "\n".join(parts)
+
+
+def compare(committed, executed, difference: Path) -> list[str]:
+    """One line for each checked cell that shows something else than what is committed; all of it goes to a file."""
+    found = {cell.id: cell for cell in executed.cells}
+    problems, texts = [], []
+    for cell in committed.cells:
+        if CHECKED not in cell.metadata.get("tags", []):
+            continue
+        expected, got = shown(cell).splitlines(), shown(found[cell.id]).splitlines()
+        if expected != got:
+            lines = zip_longest(expected, got, fillvalue="nothing more")
+            first, second = next((a, b) for a, b in lines if a != b)
+            problems.append(f"{describe(cell)}: expected {first!r}, found {second!r}")
+            texts += difflib.unified_diff(expected, got, f"{cell.id}, committed", f"{cell.id}, executed", lineterm="")
+    difference.unlink(missing_ok=True)
+    if problems:
+        difference.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return problems
 
 
 def merge_streams(outputs: list) -> list:
@@ -60,7 +119,7 @@ def merge_streams(outputs: list) -> list:
         if merged and output.output_type == "stream" and output.get("name") == merged[-1].get("name"):
             merged[-1].text += output.text
         else:
-            merged.append(output)
+            merged.append(copy(output))
     return merged
 
 
@@ -80,10 +139,30 @@ def clean(notebook: Path) -> None:
     nbformat.write(book, notebook)
 
 
+def run(notebook: Path, dataset: str | None, cell_seconds: int = CELL_SECONDS, folder: Path = BUILD) -> list[str]:
+    """Run `notebook` quickly into `folder`: one line per problem."""
+    output = folder / notebook.name
+    if problem := execute(notebook, output, parameters_of(notebook, dataset), cell_seconds, NOTEBOOK_SECONDS):
+        return [problem]
+    books = (nbformat.read(path, as_version=4) for path in (notebook, output))
+    return compare(*books, output.with_suffix(".diff"))
+
+
+def render(notebook: Path) -> list[str]:
+    """Run `notebook` in full, with its own parameters, and put it, cleaned, in its place; unless there is a problem."""
+    output = BUILD / notebook.name
+    if problem := execute(notebook, output, {}, RENDER_SECONDS, RENDER_SECONDS):
+        return [problem]
+    clean(output)
+    output.replace(notebook)
+    return []
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default=os.environ.get("DATASET"))
     parser.add_argument("--render", action="store_true", help="in full, with the notebook's own parameters, in place")
+    parser.add_argument("--cell-seconds", type=int, default=CELL_SECONDS, help="limit for one cell of a quick run")
     parser.add_argument("names", nargs="*", help="notebooks without their suffix; default: all")
     options = parser.parse_args()
     notebooks = [HERE / f"{name}.ipynb" for name in options.names] or sorted(HERE.glob("*.ipynb"))
@@ -91,20 +170,16 @@ def main() -> int:
 
     def job(notebook: Path) -> bool:
         start = time.perf_counter()
-        parameters = {} if options.render else parameters_of(notebook, options.dataset)
-        problem = execute(notebook, parameters, CELL_SECONDS[options.render])
-        seconds = time.perf_counter() - start
-        output = (BUILD / notebook.name).relative_to(HERE.parent)
-        if problem:
-            print(f"FAILED  {notebook.stem} after {seconds:.0f} s, see {output}\n{problem}", flush=True)
-            return False
         if options.render:
-            clean(BUILD / notebook.name)
-            (BUILD / notebook.name).replace(notebook)
-        shown = ", ".join(f"{name}={value}" for name, value in parameters.items()) or "its own parameters"
-        where = notebook.relative_to(HERE.parent) if options.render else f"{output} and .html"
-        print(f"ok      {notebook.stem} with {shown}: {seconds:.0f} s, in {where}", flush=True)
-        return True
+            problems, place = render(notebook), notebook
+        else:
+            problems, place = run(notebook, options.dataset, options.cell_seconds), BUILD / notebook.name
+        seconds = time.perf_counter() - start
+        for problem in problems:
+            print(f"FAILED  {notebook.stem}, {problem}", flush=True)
+        where = (BUILD / notebook.name if problems else place).relative_to(HERE.parent)
+        print(f"{'failed' if problems else 'ok':6}  {notebook.stem}: {seconds:.0f} s, see {where}", flush=True)
+        return not problems
 
     # Quick runs go side by side, each with one thread (the Makefile says so); a full run has the machine to itself.
     with ThreadPoolExecutor(max_workers=1 if options.render else 2) as pool:

@@ -4,6 +4,7 @@ Needs Chromium on the machine. Screenshots of every figure and of the notebook a
 """
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -133,9 +134,12 @@ def saved(page: Page, lab, source: Path) -> nbformat.NotebookNode:
     before = file.stat().st_mtime_ns
     page.locator("[data-command='docmanager:save']").first.click()
     end = time.monotonic() + 30
-    while file.stat().st_mtime_ns == before and time.monotonic() < end:
+    while time.monotonic() < end:
         time.sleep(0.1)
-    return nbformat.read(file, as_version=4)
+        with contextlib.suppress(nbformat.reader.NotJSONError):  # half written
+            if file.stat().st_mtime_ns != before:
+                return nbformat.read(file, as_version=4)
+    raise AssertionError(f"{source.name} was not saved within 30 s")
 
 
 def check_whole(book: nbformat.NotebookNode) -> None:
@@ -180,9 +184,9 @@ def test_interrupt(page, lab, source):
     page.locator("[data-command='notebook:interrupt-kernel']").click()
     message = page.get_by_text("interrupted in epoch 2; the history holds the 1 finished").last
     message.wait_for(timeout=30_000)
+    wait_until_idle(page)  # while more is printed, the element that holds the message is made anew
     message.scroll_into_view_if_needed()
     page.screenshot(path=SHOTS / f"{source.stem}-interrupted.png")
-    wait_until_idle(page)
     check_whole(saved(page, lab, source))  # the cells after it made do with what there was
     run_all(page)
     wait_until_idle(page)

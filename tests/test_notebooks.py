@@ -1,15 +1,18 @@
-"""The notebooks: executed with the quick parameters, their tagged cells compared with the committed outputs."""
+"""The notebooks: executed by papermill and by nbval, their tagged cells compared with the committed outputs."""
 
 import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import editions
 import nbformat
 import papermill
 import pytest
+import run
 import yaml
 
 from course_utils.exercises import check_answer
@@ -17,8 +20,6 @@ from course_utils.exercises import check_answer
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 QUICK = yaml.safe_load((ROOT / "notebooks" / "quick.yaml").read_text(encoding="utf-8"))
-CHECKED = "nbval-check-output"
-CELL_SECONDS = 120
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -45,7 +46,7 @@ def start_nbval(path: Path) -> subprocess.Popen:
         "-p",
         "no:cacheprovider",
     ]
-    command += ["--nbval-lax", "--nbval-kernel-name", "python3", "--nbval-cell-timeout", str(CELL_SECONDS)]
+    command += ["--nbval-lax", "--nbval-kernel-name", "python3", "--nbval-cell-timeout", str(run.CELL_SECONDS)]
     command += ["--junitxml", path.with_suffix(".xml")]
     # One thread each: two notebooks run side by side. MPLBACKEND=Agg would leave them without figures.
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | {"OMP_NUM_THREADS": "1"}
@@ -67,23 +68,28 @@ def inject(source: Path, target: Path, parameters: dict) -> Path:
     return target
 
 
-def run_all(parameters: dict, folder: Path) -> dict[str, tuple[int, str]]:
-    """Every notebook run by nbval with other parameters, all side by side: `{name: (exit status, what it printed)}`."""
-    runs = {path.stem: start_nbval(inject(path, folder / path.name, parameters)) for path in NOTEBOOKS}
-    texts = {name: run.communicate()[0] for name, run in runs.items()}
-    return {name: (run.returncode, texts[name]) for name, run in runs.items()}
+def side_by_side(job, paths) -> list:
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(job, paths))
 
 
 @pytest.fixture(scope="module")
 def quick_runs(tmp_path_factory):
-    return run_all(QUICK, tmp_path_factory.mktemp("quick"))
+    """Every notebook executed by papermill with the quick parameters, as `make run` does: `{name: problems}`."""
+    folder = tmp_path_factory.mktemp("quick")
+    problems = side_by_side(partial(run.run, dataset=None, folder=folder), NOTEBOOKS)
+    return dict(zip([path.stem for path in NOTEBOOKS], problems, strict=True))
 
 
 @pytest.fixture(scope="module")
-def real_runs(tmp_path_factory, real_images):
-    """A short training on real photographs, and the whole test set."""
-    parameters = {**QUICK, "dataset": str(real_images.resolve()), "epochs": 1, "train_size": 600}
-    return run_all(parameters, tmp_path_factory.mktemp("real"))
+def nbval_runs(tmp_path_factory):
+    """Every notebook run by nbval, shortly, on real photographs if there are any, else on the built-in data."""
+    folder, images = tmp_path_factory.mktemp("nbval"), os.environ.get("COURSE_TEST_IMAGES")
+    dataset = str(Path(images).resolve()) if images else "shapes"
+    parameters = {**QUICK, "dataset": dataset, "epochs": 1, "train_size": 600}
+    processes = {path.stem: start_nbval(inject(path, folder / path.name, parameters)) for path in NOTEBOOKS}
+    texts = {name: process.communicate()[0] for name, process in processes.items()}
+    return {name: (process.returncode, texts[name]) for name, process in processes.items()}
 
 
 @each_notebook
@@ -96,7 +102,7 @@ def test_parameters_are_declared(path):
 
 @each_notebook
 def test_checked_cells_have_something_to_compare(path):
-    cells = tagged(nbformat.read(path, as_version=4), CHECKED)
+    cells = tagged(nbformat.read(path, as_version=4), run.CHECKED)
     assert len(cells) >= 5
     empty = [cell.source for cell in cells if not cell.outputs or cell.execution_count is None]
     assert not empty, f"nbval passes these without a look: {empty}"
@@ -116,17 +122,17 @@ def test_committed_outputs_are_whole_and_clean(path):
     assert all(set(cell.metadata) <= {"tags"} for cell in book.cells)
 
 
-TWO_KERNELS = (
-    "two kernels on two cores at once",
-    "both notebooks by nbval, side by side",
-    "both end, outputs as committed",
+@pytest.mark.fault(
+    "two kernels on two cores at once", "both notebooks by papermill, side by side", "both end, outputs as committed"
 )
-
-
-@pytest.mark.parametrize("runs", [pytest.param("quick_runs", marks=pytest.mark.fault(*TWO_KERNELS)), "real_runs"])
 @each_notebook
-def test_checked_outputs_are_reproduced(path, runs, request):
-    status, text = request.getfixturevalue(runs)[path.stem]
+def test_quick_run(path, quick_runs):
+    assert quick_runs[path.stem] == []
+
+
+@each_notebook
+def test_nbval_finds_the_committed_outputs_again(path, nbval_runs):
+    status, text = nbval_runs[path.stem]
     assert status == 0, text[-6000:]
     count = len(code_cells(nbformat.read(path, as_version=4))) + 1  # and the injected parameters
     assert f"{count} passed" in text, f"{count} cells, but: {text.splitlines()[-1]}"
@@ -136,14 +142,14 @@ def test_checked_outputs_are_reproduced(path, runs, request):
 def excerpt() -> nbformat.NotebookNode:
     """S9 as far as its first checked cell: the same check in a few seconds."""
     book = nbformat.read(ROOT / "notebooks" / "S9_dilated_depthwise.ipynb", as_version=4)
-    keep = [cell.id for cell in (*tagged(book, "parameters"), tagged(book, CHECKED)[0])]
+    keep = [cell.id for cell in (*tagged(book, "parameters"), tagged(book, run.CHECKED)[0])]
     book.cells = [cell for cell in book.cells if cell.id in (*keep, "imports")]
     return book
 
 
 def test_check_bites(excerpt, tmp_path):
     # The same excerpt twice, once as committed and once with one digit of a checked number changed.
-    (checked,) = tagged(excerpt, CHECKED)
+    (checked,) = tagged(excerpt, run.CHECKED)
     text = checked.outputs[0].text
     true, changed = tmp_path / "true.ipynb", tmp_path / "changed.ipynb"
     nbformat.write(excerpt, true)
