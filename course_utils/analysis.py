@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from course_utils.data import refuse_augmented
 from course_utils.runtime import device_of, evaluation_mode, memory_format_of, pick_precision
 
 
@@ -42,7 +43,11 @@ class Predictions:
 
 @torch.no_grad()
 def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "auto") -> Predictions:
-    """Run `model` in evaluation mode over all batches, in their order."""
+    """Run `model` in evaluation mode over all batches, in their order.
+
+    Raises `ValueError` for a `BatchLoader` that augments, and for no batches at all.
+    """
+    refuse_augmented(batches)
     labels, probabilities = [], []
     device, layout = device_of(model), memory_format_of(model)
     number_format = pick_precision(precision, device)

@@ -169,3 +169,9 @@ class BatchLoader:
                 rows = self.augment(rows.permute(0, 3, 1, 2), self.generator).permute(0, 2, 3, 1).contiguous()
             images = torch.mul(rows, self._scale).add_(self._shift).permute(0, 3, 1, 2)
             yield images, labels[part] if order is None else labels[order[part]]
+
+
+def refuse_augmented(batches) -> None:
+    """Raise `ValueError` for a `BatchLoader` that augments: every pass would measure another data set."""
+    if getattr(batches, "augment", None) is not None:
+        raise ValueError("these batches are augmented, expected the images as they are: a BatchLoader without augment=")

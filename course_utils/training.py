@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from course_utils.data import refuse_augmented
 from course_utils.history import History, Metrics, Recipe
 from course_utils.runtime import Precision, device_of, evaluation_mode, hardware_name, memory_format_of, pick_precision
 from course_utils.state import Checkpoint, TrainState, prepare
@@ -71,7 +72,11 @@ def train_epoch(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], stat
 def evaluate(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, precision: str = "auto", num_classes: int = 10
 ) -> tuple[float, float]:
-    """Mean cross-entropy (nats) and accuracy over all images of `batches`, in evaluation mode."""
+    """Mean cross-entropy (nats) and accuracy over all images of `batches`, in evaluation mode.
+
+    Raises `ValueError` for a `BatchLoader` that augments, and for no batches at all.
+    """
+    refuse_augmented(batches)
     device, layout = device_of(model), memory_format_of(model)
     number_format = pick_precision(precision, device)
     loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0

@@ -57,6 +57,14 @@ def test_long_functions_live_in_the_package(book):
                 assert node.end_lineno - node.lineno < 10, f"{node.name} has more than 10 lines"
 
 
+def test_nothing_is_swallowed(book):
+    """A cell that catches its error counts as executed, and what it should have done was not."""
+    for cell in cells(book, "code"):
+        for node in ast.walk(ast.parse(cell.source)):
+            caught = isinstance(node, ast.Try) or (isinstance(node, ast.Name) and node.id == "suppress")
+            assert not caught, f"cell '{cell.id}' catches exceptions, expected that the run ends with them"
+
+
 def test_figures(book):
     """PNG at 80 to 100 dots per inch or less than 1,200 pixels wide, and described in the text around them."""
     count = 0

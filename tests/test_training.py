@@ -148,6 +148,13 @@ def test_images_come_in_the_layout_that_suits_the_network(batches, norm, layout,
     assert seen and all(seen)
 
 
+@pytest.mark.parametrize("run", [evaluate, partial(predict, precision="fp32")], ids=["evaluate", "predict"])
+def test_augmented_images_are_not_evaluated(image_set, generator, run):
+    loader = BatchLoader(image_set, 8, augment=random_hflip, generator=generator)
+    with pytest.raises(ValueError, match="augmented, expected the images as they are"):
+        run(small_net(), loader)
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_evaluate_in_evaluation_mode(data, batches, mode):
     model = small_net(dropout=0.5).train(mode)
