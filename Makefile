@@ -15,7 +15,7 @@ STAMP := .venv/.complete
 
 # Two notebooks or tests that compute side by side with all threads each wait for one another's threads by spinning:
 # several times slower on two cores. Must be set before Python starts.
-run test faults browser reference: export OMP_NUM_THREADS := 1
+run test test-broken faults browser reference: export OMP_NUM_THREADS := 1
 
 # In JupyterLab two notebooks may well compute at once, and each should have all threads while it is alone; a run of an
 # hour should survive company. Threads that sleep while they wait cost 10 to 30 % alone; threads that spin cost a factor
@@ -29,7 +29,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := -1
 export MALLOC_TOP_PAD_ := 268435456
 
-.PHONY: setup run test test-lowest test-newest faults browser lab lint bench render editions standalone reference clean
+.PHONY: setup run test test-broken test-lowest test-newest faults browser lab lint links bench render editions standalone reference clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,9 @@ test: $(STAMP)  ## all tests, the notebooks' checked outputs included
 faults: $(STAMP)  ## only the tests that inject faults, and their table in tests/README.md
 	$(BIN)/python -m pytest -m fault --fault-table tests/README.md
 
+test-broken: $(STAMP)  ## every mistake of tests/broken/gallery.yaml made in a copy, and noticed; a table of it
+	$(BIN)/python -m pytest tests/broken_check.py
+
 test-lowest test-newest: test-%:  ## all tests with the lowest, or newest, allowed versions, in build/venv-*
 	$(PYTHON) tests/with_versions.py $*
 
@@ -57,9 +60,14 @@ browser: $(STAMP)  ## the notebooks in JupyterLab in headless Chromium, which mu
 lab: $(STAMP)  ## JupyterLab in notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-lint: $(STAMP)  ## style of code and notebooks
+lint: $(STAMP)  ## style of code and notebooks, and whether the workflow is a valid and a safe one
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/tests.yml
+	$(BIN)/zizmor --offline --quiet .github
+
+links: $(STAMP)  ## whether the links that lead elsewhere are alive; needs a network
+	$(BIN)/python tests/external_links.py
 
 bench: $(STAMP)  ## training speed against the usual way and against the limit
 	$(BIN)/python benchmarks/throughput.py

@@ -95,31 +95,35 @@ def nbval_runs(tmp_path_factory):
 @each_notebook
 def test_parameters_are_declared(path):
     declared = papermill.inspect_notebook(path)
-    assert set(QUICK) <= set(declared), f"papermill passes over a parameter that {path.name} does not declare"
+    missing = ", ".join(sorted(set(QUICK) - set(declared)))
+    assert not missing, f"{path.name} does not declare {missing}, which papermill would pass over"
     (cell,) = tagged(nbformat.read(path, as_version=4), "parameters")
-    assert len(declared) == len(cell.source.splitlines()), "one assignment per line, nothing else"
+    assert len(declared) == len(cell.source.splitlines()), f"{path.name}: expected one parameter per line, nothing else"
 
 
 @each_notebook
 def test_checked_cells_have_something_to_compare(path):
     cells = tagged(nbformat.read(path, as_version=4), run.CHECKED)
-    assert len(cells) >= 5
-    empty = [cell.source for cell in cells if not cell.outputs or cell.execution_count is None]
-    assert not empty, f"nbval passes these without a look: {empty}"
+    assert len(cells) >= 5, f"{path.name}: {len(cells)} cells are tagged {run.CHECKED!r}, expected at least 5"
+    for cell in cells:
+        nothing = not cell.outputs or cell.execution_count is None
+        assert not nothing, f"{path.name}, cell '{cell.id}': no output or no count, so nbval passes without a look"
 
 
 @each_notebook
 def test_committed_outputs_are_whole_and_clean(path):
     book = nbformat.read(path, as_version=4)
     counts = [cell.execution_count for cell in code_cells(book)]
-    assert counts == list(range(1, len(counts) + 1)), "not executed from top to bottom in one go: make render"
-    outputs = [output for cell in code_cells(book) for output in cell.outputs]
-    assert any("image/png" in output.get("data", {}) for output in outputs)
-    for output in outputs:
-        assert output.output_type != "error" and output.get("name") != "stderr", output
-        assert not set(output.get("data", {})) & {"image/svg+xml", "application/vnd.jupyter.widget-view+json"}
-    assert set(book.metadata) == {"kernelspec", "language_info"}
-    assert all(set(cell.metadata) <= {"tags"} for cell in book.cells)
+    in_one_go = counts == list(range(1, len(counts) + 1))
+    assert in_one_go, f"{path.name}: the execution counts are {counts}, expected 1, 2, 3 ...: make render"
+    for cell in code_cells(book):
+        kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
+        kinds |= {"an error" for output in cell.outputs if output.output_type == "error"}
+        kinds |= {"standard error" for output in cell.outputs if output.get("name") == "stderr"}
+        unclean = kinds & {"an error", "standard error", "image/svg+xml", "application/vnd.jupyter.widget-view+json"}
+        assert not unclean, f"{path.name}, cell '{cell.id}': {', '.join(unclean)} in the committed output"
+    assert set(book.metadata) == {"kernelspec", "language_info"}, f"{path.name}: other metadata, make render cleans it"
+    assert all(set(cell.metadata) <= {"tags"} for cell in book.cells), f"{path.name}: make render cleans the metadata"
 
 
 @pytest.mark.fault(

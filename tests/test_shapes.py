@@ -78,7 +78,7 @@ def test_everything_but_the_shape_varies(shapes):
 
 def test_every_image_is_drawn_once(shapes):
     drawn = {image.numpy().tobytes() for part in shapes for image in part.images}
-    assert len(drawn) == 12_000
+    assert len(drawn) == 12_000, f"{12_000 - len(drawn)} images are there more than once"
 
 
 def test_pixels_alone_do_not_tell_the_class(shapes):

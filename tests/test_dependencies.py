@@ -1,0 +1,50 @@
+"""What the course imports is what its list of dependencies names."""
+
+import ast
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import nbformat
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRA = PROJECT["optional-dependencies"]
+# IPython comes with every Jupyter; the cluster is asked for where it is used.
+AT_HAND = {"ipython", "course-utils"}
+ALLOWED = {"course_utils/reference.py": EXTRA["cluster"]}
+
+
+def names(requirements) -> set[str]:
+    return {Requirement(line).name.lower() for line in requirements}
+
+
+def imported(source: str) -> set[str]:
+    """The packages that are imported anywhere in it, standard library left out."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found.add(node.module.split(".")[0])
+    return found - sys.stdlib_module_names
+
+
+SOURCES = {path.relative_to(ROOT).as_posix(): path for path in ROOT.glob("course_utils/*.py")}
+SOURCES |= {path.relative_to(ROOT).as_posix(): path for path in ROOT.glob("notebooks/*.ipynb")}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_what_is_imported_is_listed(name):
+    text = SOURCES[name].read_text(encoding="utf-8")
+    if name.endswith(".ipynb"):
+        cells = nbformat.reads(text, as_version=4).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    listed = AT_HAND | names(PROJECT["dependencies"]) | names(ALLOWED.get(name, []))
+    distributions = packages_distributions()
+    for package in sorted(imported(text)):
+        of = {distribution.lower() for distribution in distributions.get(package, [package])}
+        assert of & listed, f"{name} imports {package}, which pyproject.toml does not list: {', '.join(sorted(listed))}"
