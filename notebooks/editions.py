@@ -28,6 +28,7 @@ def student_edition(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in book.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+            cell.metadata = {name: value for name, value in cell.metadata.items() if name == "tags"}
             if SOLUTION in cell.metadata.get("tags", []):
                 cell.source = blank(cell.source)
     return book

@@ -23,6 +23,7 @@ import nbconvert
 import nbformat
 import papermill
 import yaml
+from stamps import stamp
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
@@ -124,7 +125,7 @@ def merge_streams(outputs: list) -> list:
 
 
 def clean(notebook: Path) -> None:
-    """Keep of an executed notebook what a reader needs, so that two runs differ only in their outputs."""
+    """Keep of an executed notebook what a reader needs, and hashes of what made its outputs; two runs differ in no more."""
     book = nbformat.read(notebook, as_version=4)
     book.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -136,6 +137,7 @@ def clean(notebook: Path) -> None:
             output.get("metadata", {}).clear()
         if cell.cell_type == "code":
             cell.outputs = merge_streams(cell.outputs)
+    stamp(book)
     nbformat.write(book, notebook)
 
 

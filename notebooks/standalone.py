@@ -114,6 +114,7 @@ def standalone(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
             cells.append(cell)
             continue
         cell.outputs, cell.execution_count = [], None
+        cell.metadata = {name: value for name, value in cell.metadata.items() if name == "tags"}
         tree = ast.parse(cell.source)
         imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         for node in imports:

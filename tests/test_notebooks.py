@@ -14,6 +14,7 @@ import papermill
 import pytest
 import run
 import yaml
+from stamps import STAMP, stale
 
 from course_utils.exercises import check_answer
 
@@ -123,7 +124,20 @@ def test_committed_outputs_are_whole_and_clean(path):
         unclean = kinds & {"an error", "standard error", "image/svg+xml", "application/vnd.jupyter.widget-view+json"}
         assert not unclean, f"{path.name}, cell '{cell.id}': {', '.join(unclean)} in the committed output"
     assert set(book.metadata) == {"kernelspec", "language_info"}, f"{path.name}: other metadata, make render cleans it"
-    assert all(set(cell.metadata) <= {"tags"} for cell in book.cells), f"{path.name}: make render cleans the metadata"
+    assert all(set(cell.metadata) <= {"tags", STAMP} for cell in book.cells), (
+        f"{path.name}: make render cleans the metadata"
+    )
+
+
+@each_notebook
+def test_outputs_are_of_what_stands_there_now(path):
+    book = nbformat.read(path, as_version=4)
+    if not any(STAMP in cell.metadata for cell in book.cells):
+        pytest.skip(f"{path.name} was rendered before its outputs were bound to their sources: make render")
+    cells = stale(book)
+    assert not cells, (
+        f"{path.name}: the outputs of {', '.join(cells)} were made from other code, make render renews them"
+    )
 
 
 @pytest.mark.fault(
@@ -177,6 +191,7 @@ def test_student_edition(path):
     assert len(solutions) == len(blanks) == len(tagged(nbformat.read(path, as_version=4), editions.SOLUTION))
     for solution, blank in zip(solutions, blanks, strict=True):
         check = solution.source.splitlines()[-1]
+        assert set(blank.metadata) == {"tags"}
         assert blank.source == f"{editions.BLANK}{check}" and blank.outputs == [] != solution.outputs
         with pytest.raises(AssertionError, match="replace the three dots by your answer"):
             exec(blank.source, {"check_answer": check_answer})
