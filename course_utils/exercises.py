@@ -19,7 +19,10 @@ def _sample(*shape: int) -> Tensor:
 def _same(answer: Callable, arguments: tuple, expected: Tensor, hint: str) -> None:
     """The function `answer` gives `expected`, to the rounding of float32."""
     assert callable(answer), f"answer is {type(answer).__name__}, expected a function"
-    found = answer(*arguments)
+    try:
+        found = answer(*arguments)
+    except (RuntimeError, TypeError, IndexError) as error:  # shapes that do not fit, most often
+        raise AssertionError(f"your function raised {type(error).__name__}: {error}. {hint}") from error
     assert isinstance(found, Tensor), f"your function returned {type(found).__name__}, expected a tensor"
     assert found.shape == expected.shape, f"the result has shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
     error = (found - expected).abs().max().item()
@@ -47,20 +50,24 @@ def _instance_norm(answer) -> None:
 
 def _batch_norm_in_use(answer) -> None:
     x, mean, variance = _sample(4, 6, 5, 5), _sample(6), _sample(6).abs() + 0.5
-    hint = "In evaluation the running statistics stand in for the batch's own; do they have the shape 1×C×1×1?"
+    variance[0] = 1e-3  # small enough for a forgotten ε to show
+    hint = "In evaluation the running statistics stand in for the batch's own, in the shape 1×C×1×1; √(σ²+ε) divides."
     _same(answer, (x, mean, variance), F.batch_norm(x, mean, variance), hint)
 
 
 def _folded(answer) -> None:
     assert callable(answer), f"answer is {type(answer).__name__}, expected a function of a convolution and a norm"
-    convolution, norm = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6)
+    convolution, norm = nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6)
     with torch.no_grad():
         for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
             tensor.copy_(_sample(6).abs() + 0.5)
         x = _sample(2, 3, 8, 8)
-        folded, expected = answer(convolution, norm.eval()), norm(convolution(x))
+        expected = norm.eval()(convolution(x))  # first: who folds in place changes the convolution
+        folded = answer(convolution, norm)
         assert isinstance(folded, nn.Conv2d), f"your function returned {type(folded).__name__}, expected a Conv2d"
-        hint = "Every output channel is multiplied with γ/√(σ²+ε); the bias takes part in that, too."
+        hint = (
+            "Every output channel is multiplied with γ/√(σ²+ε), its bias too; μ and β come in; stride and padding stay."
+        )
         _same(folded, (x,), expected, hint)
 
 

@@ -125,7 +125,7 @@ def merge_streams(outputs: list) -> list:
 
 
 def clean(notebook: Path) -> None:
-    """Keep of an executed notebook what a reader needs, and hashes of what made its outputs; two runs differ in no more."""
+    """Keep what a reader needs, and hashes of what made the outputs: two runs of a notebook differ in no more."""
     book = nbformat.read(notebook, as_version=4)
     book.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

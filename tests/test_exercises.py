@@ -55,13 +55,16 @@ WRONG = [
     ("S8.1", (2048, 256), "2048 means is not right"),
     ("S8.2", 16, "answer is int, expected a layer"),
     ("S8.2", make_norm(16, "group", num_groups=8), "off by up to .* how many channels"),
-    ("S8.3", F.layer_norm, "normalized_shape|missing"),
+    ("S8.3", F.layer_norm, "your function raised TypeError: .*normalized_shape.* Over which axes"),
     ("S8.3", lambda x: F.layer_norm(x, x.shape[1:]), "off by up to .* Not over N, and not over C"),
     ("S8.3", lambda x: x[0], r"shape \(6, 5, 7\), expected \(4, 6, 5, 7\)"),
     ("S8.3", lambda x: None, "returned NoneType, expected a tensor"),
     ("S8.3", 3, "answer is int, expected a function"),
     ("S8.4", lambda x, mean, variance: F.batch_norm(x, None, None, training=True), "running statistics stand in"),
-    ("S8.5", lambda convolution, norm: convolution, "off by up to .* the bias takes part"),
+    ("S8.4", lambda x, mean, variance: (x - mean) / variance, r"raised RuntimeError: .* in the shape 1×C×1×1"),
+    ("S8.4", lambda x, mean, variance: F.batch_norm(x, mean, variance, eps=0), r"off by up to .* √\(σ²\+ε\) divides"),
+    ("S8.5", lambda convolution, norm: convolution, "off by up to .* its bias too; μ and β come in"),
+    ("S8.5", lambda convolution, norm: fold(nn.Conv2d(3, 6, 3), norm), "shape .* expected"),
     ("S8.5", lambda convolution, norm: nn.Sequential(convolution, norm), "returned Sequential, expected a Conv2d"),
     ("S8.5", None, "answer is NoneType, expected a function"),
     ("S8.6", None, "answer is NoneType, expected a network"),
@@ -89,9 +92,18 @@ WRONG = [
 
 @pytest.mark.parametrize(("exercise", "answer", "message"), WRONG)
 def test_wrong_answer(exercise, answer, message):
-    error = TypeError if answer is F.layer_norm else AssertionError  # an error of its own is not hidden
-    with pytest.raises(error, match=message):
+    with pytest.raises(AssertionError, match=message):
         check_answer(exercise, answer)
+
+
+def test_folding_in_place_is_right(capsys):
+    def answer(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+        folded = fold(convolution, norm)
+        convolution.load_state_dict(folded.state_dict())
+        return convolution
+
+    check_answer("S8.5", answer)
+    assert capsys.readouterr().out == "S8.5: right\n"
 
 
 @pytest.mark.parametrize("exercise", CHECKS)
