@@ -15,7 +15,7 @@ STAMP := .venv/.complete
 
 # Two notebooks or tests that compute side by side with all threads each wait for one another's threads by spinning:
 # several times slower on two cores. Must be set before Python starts.
-run test test-broken faults browser reference: export OMP_NUM_THREADS := 1
+run test test-broken faults browser colab reference: export OMP_NUM_THREADS := 1
 
 # In JupyterLab two notebooks may well compute at once, and each should have all threads while it is alone; a run of an
 # hour should survive company. Threads that sleep while they wait cost 10 to 30 % alone; threads that spin cost a factor
@@ -29,7 +29,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := -1
 export MALLOC_TOP_PAD_ := 268435456
 
-.PHONY: setup run test test-broken test-lowest test-newest faults browser lab lint links bench render editions standalone reference clean
+.PHONY: setup run test test-broken test-lowest test-newest faults browser colab address lab lint links bench render editions standalone reference clean
 
 setup: $(STAMP)
 
@@ -56,6 +56,12 @@ test-lowest test-newest: test-%:  ## all tests with the lowest, or newest, allow
 browser: $(STAMP)  ## the notebooks in JupyterLab in headless Chromium, which must be there; screenshots in build/browser/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
 	$(BIN)/python -m pytest tests/browser_check.py
+
+colab: $(STAMP)  ## the notebooks and their standalone versions with Colab's versions on Python 3.13, the course not installed
+	$(BIN)/python -m pytest tests/colab_check.py
+
+address: $(STAMP)  ## the first cell and the badges of the notebooks anew, from the address and version in pyproject.toml
+	$(BIN)/python notebooks/setup_cell.py
 
 lab: $(STAMP)  ## JupyterLab in notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks

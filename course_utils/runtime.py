@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import platform
+import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -132,6 +133,27 @@ def check_versions() -> None:
                 problems.append(f"{requirement.name} is {found}, expected {requirement.specifier}")
     if problems:
         raise ImportError("; ".join(problems) + ". Install them with: pip install --upgrade " + " ".join(requirements))
+
+
+def describe_session(device: torch.device) -> None:
+    """Print what the notebook runs on: versions, device, number format; in Colab also how to get a GPU."""
+    check_versions()
+    precision = pick_precision("auto", device)
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    print(f"{versions} on {hardware_name(device)}, threads: {torch.get_num_threads()}")
+    print(f"{precision.name}: {precision.reason}")
+    if "google.colab" in sys.modules and device.type == "cpu":
+        print("A GPU is ten times as fast: Runtime, Change runtime type, T4 GPU; then run all cells from the top")
+
+
+def checkpoint_file(where: str | None, name: str, drive: Path = Path("/content/drive/MyDrive")) -> Path | None:
+    """The file for the checkpoints of the run `name`, for `fit`; None for no checkpoints.
+
+    `where`: `"drive"`, a folder of Google Drive where it is mounted, and else none; a folder; or None.
+    """
+    if where == "drive":
+        return drive / "course" / f"{name}.checkpoint" if drive.is_dir() else None
+    return Path(where).expanduser() / f"{name}.checkpoint" if where else None
 
 
 def checkout() -> Path | None:

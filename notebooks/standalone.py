@@ -110,6 +110,8 @@ def standalone(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
     book, inliner, own = nbformat.from_dict(book), Inliner(), Module()
     cells, first = [], None
     for cell in book.cells:
+        if "setup" in cell.metadata.get("tags", []):
+            continue  # there is nothing to fetch
         if cell.cell_type != "code":
             cells.append(cell)
             continue

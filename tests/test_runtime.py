@@ -2,6 +2,7 @@
 
 import importlib.util
 from importlib import metadata
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,8 +12,10 @@ from course_utils import runtime
 from course_utils.layers import make_norm
 from course_utils.runtime import (
     check_versions,
+    checkpoint_file,
     choose,
     data_root,
+    describe_session,
     memory_format_of,
     pick_device,
     pick_precision,
@@ -164,3 +167,22 @@ def test_versions_outside_the_range(checkout, monkeypatch, tmp_path):
     monkeypatch.setattr(runtime, "checkout", lambda: None)
     monkeypatch.setattr(metadata, "requires", missing)
     check_versions()  # copied out of the package, its lists are not there
+
+
+@pytest.mark.parametrize(("colab", "device"), [(False, "cpu"), (True, "cpu"), (True, "meta")])
+def test_session_is_described(colab, device, monkeypatch, capsys):
+    monkeypatch.setitem(runtime.sys.modules, "google.colab", SimpleNamespace()) if colab else None
+    monkeypatch.setattr(runtime, "hardware_name", lambda device: f"a {device.type}")
+    monkeypatch.setattr(runtime, "pick_precision", lambda name, device: SimpleNamespace(name="fp32", reason="why"))
+    describe_session(torch.device(device))
+    printed = capsys.readouterr().out
+    assert f"torch {torch.__version__} on a {device}" in printed and "fp32: why\n" in printed
+    assert ("Change runtime type" in printed) == (colab and device == "cpu")
+
+
+def test_checkpoints_go_where_they_are_asked_to(tmp_path):
+    assert checkpoint_file(None, "S8") is None
+    assert checkpoint_file(str(tmp_path), "S8") == tmp_path / "S8.checkpoint"
+    assert checkpoint_file("~/runs", "S8") == Path.home() / "runs" / "S8.checkpoint"
+    assert checkpoint_file("drive", "S8", drive=tmp_path) == tmp_path / "course" / "S8.checkpoint"
+    assert checkpoint_file("drive", "S8", drive=tmp_path / "not mounted") is None

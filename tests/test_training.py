@@ -155,6 +155,15 @@ def test_augmented_images_are_not_evaluated(image_set, generator, run):
         run(small_net(), loader)
 
 
+def test_minutes_to_train_are_measured_and_change_nothing(monkeypatch):
+    model, seen = small_net(num_classes=10), []
+    before, stream = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    monkeypatch.setattr(training.time, "perf_counter", lambda: seen.append(3.0) or sum(seen))  # 3 s an epoch
+    assert training.minutes_to_train(model, 3200, batch_size=8) == 3 / 32 * 3200 / 60
+    equal(model.state_dict(), before)
+    assert torch.equal(torch.get_rng_state(), stream)
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_evaluate_in_evaluation_mode(data, batches, mode):
     model = small_net(dropout=0.5).train(mode)
