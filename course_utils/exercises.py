@@ -30,7 +30,9 @@ def _same(answer: Callable, arguments: tuple, expected: Tensor, hint: str) -> No
 
 
 def _counting(answer) -> None:
-    assert isinstance(answer, tuple) and len(answer) == 2, f"answer is {answer!r}, expected (means, numbers in each)"
+    assert isinstance(answer, tuple | list) and len(answer) == 2, (
+        f"answer is {answer!r}, expected (means, numbers in each)"
+    )
     means, numbers = answer
     assert means * numbers == 32 * 64 * 16 * 16, "means × numbers is not the size of the batch"
     assert means == 32 * 8, f"{means} means is not right. How many groups does one image have, and how many images?"
@@ -87,9 +89,13 @@ def _reach(answer) -> None:
 
 
 def _cost(answer) -> None:
-    assert isinstance(answer, tuple) and len(answer) == 2, f"answer is {answer!r}, expected (standard, separable)"
+    assert isinstance(answer, tuple | list) and len(answer) == 2, (
+        f"answer is {answer!r}, expected (standard, separable)"
+    )
     standard, separable = answer
-    assert standard == 64 * 128 * 9, f"{standard} is not right: every pair of channels has a kernel"
+    assert standard == 64 * 128 * 9, (
+        f"{standard} is not right: every pair of channels has a kernel, and nothing has a bias"
+    )
     hint = "one kernel per input channel, then one number per pair of channels"
     assert separable == 64 * 9 + 64 * 128, f"{separable} is not right: {hint}"
 
@@ -100,7 +106,9 @@ def _field_of(answer) -> None:
     cases |= {((3, 1, 1), (3, 2, 1), (3, 1, 2), (1, 2, 1), (3, 1, 1)): 21}
     for layers, expected in cases.items():
         found = answer(list(layers))
-        hint = "A stride counts for the layers after it" if any(stride > 1 for _, stride, _ in layers) else "(k - 1)·d"
+        strides = [stride for _, stride, _ in layers]
+        hint = "A stride counts for the layers after it, and several multiply" if max(strides) > 1 else "(k - 1)·d"
+        assert found is not None, "your function gives None: does it return what it computes?"
         assert found == expected, f"for {list(layers)} your function gives {found}, expected {expected}. {hint}"
 
 
@@ -111,7 +119,7 @@ def _depthwise(answer) -> None:
 
 
 def _without_holes(answer) -> None:
-    assert isinstance(answer, tuple) and len(answer) == 3, f"answer is {answer!r}, expected three dilations"
+    assert isinstance(answer, tuple | list) and len(answer) == 3, f"answer is {answer!r}, expected three dilations"
     seen = {0}
     for dilation in answer:
         assert isinstance(dilation, int) and dilation > 0, f"{dilation!r} is no dilation, expected 1, 2, 3, …"

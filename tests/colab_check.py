@@ -68,23 +68,17 @@ def colab() -> tuple[Path, dict]:
         "GIT_CONFIG_VALUE_0": setup_cell.ADDRESS,
     }
     search = "import importlib.util as i; print(i.find_spec('course_utils'))"
-    assert call(bin_folder / "python", "-c", search, env=environment) == "None\n", (
+    assert call(bin_folder / "python", "-c", search, env=environment, cwd=BUILD) == "None\n", (
         "the course is installed where it must not be"
     )
     return bin_folder / "python", environment
 
 
-@pytest.fixture(scope="module")
-def empty_folder():
-    """A new, empty folder of that name for each notebook."""
-
-    def of(name: str) -> Path:
-        folder = BUILD / name / "content"
-        shutil.rmtree(folder.parent, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
-
-    return of
+@pytest.fixture
+def content(tmp_path) -> Path:
+    """An empty folder, not inside the checkout, which the notebooks would find and use."""
+    (tmp_path / "content").mkdir()
+    return tmp_path / "content"
 
 
 def execute(colab, notebook: Path, folder: Path) -> nbformat.NotebookNode:
@@ -105,20 +99,18 @@ def check(book: nbformat.NotebookNode, committed: nbformat.NotebookNode, differe
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_fetches_the_course(path, colab, empty_folder):
-    folder = empty_folder(path.stem)
-    shutil.copy(path, folder)
+def test_notebook_fetches_the_course(path, colab, content):
+    shutil.copy(path, content)
     committed = nbformat.read(path, as_version=4)
     for _ in range(2):
-        check(execute(colab, folder / path.name, folder), committed, folder / "difference.txt")
-        assert (folder / "course" / "course_utils" / "__init__.py").is_file()
+        check(execute(colab, content / path.name, content), committed, content / "difference.txt")
+        assert (content / "course" / "course_utils" / "__init__.py").is_file()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_standalone_notebook_needs_its_file_alone(path, colab, empty_folder):
-    folder = empty_folder(f"{path.stem}-standalone")
+def test_standalone_notebook_needs_its_file_alone(path, colab, content):
     committed = nbformat.read(path, as_version=4)
-    nbformat.write(standalone.standalone(committed), folder / path.name)
+    nbformat.write(standalone.standalone(committed), content / path.name)
     for _ in range(2):
-        check(execute(colab, folder / path.name, folder), committed, folder / "difference.txt")
-        assert not list(folder.rglob("course_utils"))
+        check(execute(colab, content / path.name, content), committed, content / "difference.txt")
+        assert not list(content.rglob("course_utils"))

@@ -73,12 +73,14 @@ WRONG = [
     ("S8.6", nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), "rules are broken:\n.*\n.*\n2 transitions"),
     ("S9.1", "15", "answer is '15', expected a whole number"),
     ("S9.1", 14, r"14 is not right.*\(k - 1\)"),
+    ("S9.2", (73_856, 8_960), "and nothing has a bias"),
     ("S9.2", 73_728, r"expected \(standard, separable\)"),
     ("S9.2", (576, 8_768), "576 is not right: every pair"),
     ("S9.2", (73_728, 8_192), "8192 is not right: one kernel per input channel"),
     ("S9.3", 15, "answer is int, expected a function"),
     ("S9.3", lambda layers: 1 + sum(k - 1 for k, _, _ in layers), r"\(3, 1, 2\)\] your function gives 3, expected 5"),
     ("S9.3", lambda layers: 1 + sum((k - 1) * d for k, _, d in layers), "gives 5, expected 7. A stride counts"),
+    ("S9.3", lambda layers: print(len(layers)), "gives None: does it return"),
     ("S9.4", lambda x, weight: F.conv2d(x, weight.expand(4, 4, 3, 3), padding=1), "off by up to .* Channel c"),
     ("S9.4", lambda x, weight: F.conv2d(x, weight, groups=4), r"shape \(2, 4, 7, 7\), expected \(2, 4, 9, 9\)"),
     ("S9.5", 9, "answer is 9, expected three dilations"),
@@ -104,6 +106,11 @@ def test_folding_in_place_is_right(capsys):
 
     check_answer("S8.5", answer)
     assert capsys.readouterr().out == "S8.5: right\n"
+
+
+@pytest.mark.parametrize("exercise", ["S8.1", "S9.2", "S9.5"])
+def test_a_list_will_do_for_a_tuple(exercise):
+    check_answer(exercise, list(RIGHT[exercise]))
 
 
 @pytest.mark.parametrize("exercise", CHECKS)
