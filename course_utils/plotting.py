@@ -136,7 +136,7 @@ def plot_misclassified(
         return figure
     titles = [
         f"{image_set.classes[predictions.labels[i]]}, taken for\n"
-        f"{image_set.classes[predictions.predicted[i]]} ({predictions.confidence[i]:.0%})"
+        f"{image_set.classes[predictions.predicted[i]]} ({predictions.confidence[i]:.1%})"
         for i in worst.tolist()
     ]
     figure, axes = _grid(len(worst), columns, 1.75, 1.9)
@@ -158,7 +158,7 @@ def plot_attention(images: Tensor, maps: Tensor, titles: Sequence[str]) -> Figur
         _show(axes[0, column], image)
         _show(axes[1, column], image)
         picture = heat.float().cpu().numpy()
-        axes[1, column].imshow(picture, cmap="viridis", alpha=0.6, interpolation="bilinear", extent=sides)
+        axes[1, column].imshow(picture, cmap="viridis", alpha=0.6, interpolation="nearest", extent=sides)
         axes[0, column].set_title(title, fontsize=9)
     return figure
 
