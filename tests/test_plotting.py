@@ -124,7 +124,7 @@ def test_shared_statistics():
 def test_misclassified(n):
     rows = [[1, 0, 0], [0.3, 0.7, 0], [0, 0, 1], [0, 1, 0], [0.6, 0.4, 0], [0, 0, 1]]
     axes = drawn(plotting.plot_misclassified(IMAGE_SET, Predictions(LABELS, torch.tensor(rows)), n))
-    titles = ["cat, taken for\nfrog (100%)", "cat, taken for\ndog (70%)", "dog, taken for\ncat (60%)"]
+    titles = ["cat, taken for\nfrog (100.0%)", "cat, taken for\ndog (70.0%)", "dog, taken for\ncat (60.0%)"]
     assert [ax.get_title() for ax in axes] == titles[:n]
     assert torch.equal(pixels(axes), IMAGES[[2, 1, 4]][:n])
 
