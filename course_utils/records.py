@@ -34,7 +34,7 @@ def make_index(folder: Path) -> list[dict]:
         sha256 = record.get("weights_sha256")
         entries.append(
             {"network": job["network"], "norm": job["norm"], "seed": job["seed"], "epochs": job["recipe"]["epochs"]}
-            | {"data": record["data"], "train_images": record["train_images"]}
+            | {"options": job["options"], "data": record["data"], "train_images": record["train_images"]}
             | scores
             | {"weights": sha256 and file.with_suffix(".safetensors").name, "history": file.name, "sha256": sha256}
         )

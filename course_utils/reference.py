@@ -105,13 +105,16 @@ def load_reference(
 
 
 def reference_table(folder: Path = REFERENCE) -> pd.DataFrame:
-    """One row per network, norm and length of training: mean and standard deviation over the seeds, and their number n.
+    """One row per network, norm, options and epochs: mean and standard deviation over the seeds, and their number n.
 
     The published figures, on the original CIFAR-10, stand beside them.
     """
-    by = ["network", "norm", "epochs", "data"]
+    by = ["network", "norm", "options", "epochs", "data"]
+    entries = _listed_in(folder / "index.json")
+    options = [", ".join(f"{name}={value}" for name, value in entry["options"].items()) for entry in entries]
     groups = (
-        pd.DataFrame(_listed_in(folder / "index.json"), columns=[*by, "test_accuracy"])
+        pd.DataFrame(entries, columns=[*by, "test_accuracy"])
+        .assign(options=options)
         .dropna()
         .groupby(by)["test_accuracy"]
     )

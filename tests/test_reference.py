@@ -232,10 +232,17 @@ def test_run_with_held_out_images_is_no_reference(recorded, noise_folder, folder
 
 
 def test_table(tmp_path):
-    runs = [("A", "batch", 5, (80.0, 82.0, 87.0)), ("A", "batch", 9, (90.0,)), ("B", "group", 5, (70.0, 71.0))]
+    runs = [
+        ("A", "batch", {}, 5, (80.0, 82.0, 87.0)),
+        ("A", "batch", {}, 9, (90.0,)),
+        ("B", "group", {}, 5, (72.0,)),
+        ("B", "group", {"num_groups": 8}, 5, (70.0, 71.0)),
+    ]
     index = [
-        dict(network=network, norm=norm, seed=seed, epochs=epochs, data="noise", test_accuracy=accuracy)
-        for network, norm, epochs, accuracies in runs
+        dict(
+            network=network, norm=norm, options=options, seed=seed, epochs=epochs, data="noise", test_accuracy=accuracy
+        )
+        for network, norm, options, epochs, accuracies in runs
         for seed, accuracy in enumerate(accuracies)
     ]
     (tmp_path / "index.json").write_text(json.dumps(index))
@@ -245,15 +252,16 @@ def test_table(tmp_path):
     ]
     (tmp_path / "published.yaml").write_text(yaml.safe_dump(published))
     table = reference_table(tmp_path)
-    assert table[["network", "norm", "epochs", "data", "n"]].to_numpy().tolist() == [
-        ["A", "batch", 5, "noise", 3],
-        ["A", "batch", 9, "noise", 1],
-        ["B", "group", 5, "noise", 2],
+    assert table[["network", "norm", "options", "epochs", "data", "n"]].to_numpy().tolist() == [
+        ["A", "batch", "", 5, "noise", 3],
+        ["A", "batch", "", 9, "noise", 1],
+        ["B", "group", "", 5, "noise", 1],
+        ["B", "group", "num_groups=8", 5, "noise", 2],
     ]
-    assert table["mean"].tolist() == pytest.approx([83, 90, 70.5])
+    assert table["mean"].tolist() == pytest.approx([83, 90, 72, 70.5])
     # Squared deviations 9 + 1 + 16 over 3 − 1, none from one run, 1/4 + 1/4 over 2 − 1.
-    assert table["std"].tolist() == pytest.approx([13**0.5, float("nan"), 0.5**0.5], nan_ok=True)
-    assert table["published"].tolist() == pytest.approx([81.5, 81.5, float("nan")], nan_ok=True)
+    assert table["std"].tolist() == pytest.approx([13**0.5, float("nan"), float("nan"), 0.5**0.5], nan_ok=True)
+    assert table["published"].tolist() == pytest.approx([81.5, 81.5, float("nan"), float("nan")], nan_ok=True)
 
 
 BANDS = """

@@ -49,7 +49,8 @@ def test_readme_has_the_table():
     for row in reference_table().itertuples():
         spread = f" ± {row.std:.2f}" if row.n > 1 else ""
         published = row.published if isinstance(row.published, str) else f"{row.published:g}"
-        line = f"| {row.network} | {row.norm} | {row.epochs} | {row.mean:.2f}{spread} | {row.n} | {published} |"
+        norm = f"{row.norm}, {row.options}" if row.options else row.norm
+        line = f"| {row.network} | {norm} | {row.epochs} | {row.mean:.2f}{spread} | {row.n} | {published} |"
         assert line in README
 
 
