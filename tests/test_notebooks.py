@@ -87,10 +87,17 @@ def nbval_runs(tmp_path_factory):
     """Every notebook run by nbval, shortly, on real photographs if there are any, else on the built-in data."""
     folder, images = tmp_path_factory.mktemp("nbval"), os.environ.get("COURSE_TEST_IMAGES")
     dataset = str(Path(images).resolve()) if images else "shapes"
-    parameters = {**QUICK, "dataset": dataset, "epochs": 1, "train_size": 600}
+    parameters = {
+        **QUICK,
+        "dataset": dataset,
+        "epochs": 1,
+        "train_size": 600,
+        "checkpoints": str(folder / "checkpoints"),
+    }
     processes = {path.stem: start_nbval(inject(path, folder / path.name, parameters)) for path in NOTEBOOKS}
     texts = {name: process.communicate()[0] for name, process in processes.items()}
-    return {name: (process.returncode, texts[name]) for name, process in processes.items()}
+    runs = {name: (process.returncode, texts[name]) for name, process in processes.items()}
+    return runs, sorted(file.name for file in (folder / "checkpoints").glob("*"))
 
 
 @each_notebook
@@ -150,10 +157,18 @@ def test_quick_run(path, quick_runs):
 
 @each_notebook
 def test_nbval_finds_the_committed_outputs_again(path, nbval_runs):
-    status, text = nbval_runs[path.stem]
+    status, text = nbval_runs[0][path.stem]
     assert status == 0, text[-6000:]
     count = len(code_cells(nbformat.read(path, as_version=4))) + 1  # and the injected parameters
     assert f"{count} passed" in text, f"{count} cells, but: {text.splitlines()[-1]}"
+
+
+def test_checkpoints_of_the_trainings_are_kept(nbval_runs):
+    names = [f"S8Net46k-{norm}-1-32-0" for norm in ("batch", "group", "layer")] + [
+        "S9Net180k-1-32-0",
+        "S9Net85k-1-32-0",
+    ]
+    assert nbval_runs[1] == [f"{name}.checkpoint" for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -161,8 +176,27 @@ def excerpt() -> nbformat.NotebookNode:
     """S9 as far as its first checked cell: the same check in a few seconds."""
     book = nbformat.read(ROOT / "notebooks" / "S9_dilated_depthwise.ipynb", as_version=4)
     keep = [cell.id for cell in (*tagged(book, "parameters"), tagged(book, run.CHECKED)[0])]
-    book.cells = [cell for cell in book.cells if cell.id in (*keep, "imports")]
+    book.cells = [cell for cell in book.cells if cell.id in (*keep, "setup", "imports")]
     return book
+
+
+def test_runs_from_everywhere(excerpt, tmp_path):
+    """Papermill with the kernel in three folders of the repository, and Jupyter's own command."""
+    commands = []
+    for place in (".", "notebooks", "build"):
+        (ROOT / place).mkdir(exist_ok=True)
+        commands.append(["papermill", "source.ipynb", f"{len(commands)}.ipynb", "--cwd", ROOT / place, "-k", "python3"])
+    commands.append(["jupyter", "execute", "--kernel_name=python3", "--output=3.ipynb", "source.ipynb"])
+    nbformat.write(excerpt, tmp_path / "source.ipynb")
+
+    def call(command):
+        return subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True)
+
+    for number, done in enumerate(side_by_side(call, commands)):
+        assert done.returncode == 0, done.stderr[-3000:]
+        executed = nbformat.read(tmp_path / f"{number}.ipynb", as_version=4)
+        assert run.compare(excerpt, executed, tmp_path / "difference.txt") == []
+        assert all(cell.execution_count for cell in code_cells(executed))
 
 
 def test_check_bites(excerpt, tmp_path):
