@@ -48,6 +48,7 @@ def start_nbval(path: Path) -> subprocess.Popen:
         "no:cacheprovider",
     ]
     command += ["--nbval-lax", "--nbval-kernel-name", "python3", "--nbval-cell-timeout", str(run.CELL_SECONDS)]
+    command += ["--nbval-kernel-startup-timeout", "180"]  # starts slowly where the cores are busy
     command += ["--junitxml", path.with_suffix(".xml")]
     # One thread each: two notebooks run side by side. MPLBACKEND=Agg would leave them without figures.
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | {"OMP_NUM_THREADS": "1"}
