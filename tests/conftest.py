@@ -1,6 +1,7 @@
 """What several test modules share."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,14 @@ class FaultTable:
 def one_thread():
     """Small tensors gain nothing from threads, and two test processes side by side lose much."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts():
+    """A shell that starts the tests in the background makes them deaf to interrupts; some of them send one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
