@@ -21,7 +21,7 @@ def _same(answer: Callable, arguments: tuple, expected: Tensor, hint: str) -> No
     assert callable(answer), f"answer is {type(answer).__name__}, expected a function"
     try:
         found = answer(*arguments)
-    except (RuntimeError, TypeError, IndexError) as error:  # shapes that do not fit, most often
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:  # shapes that do not fit, most often
         raise AssertionError(f"your function raised {type(error).__name__}: {error}. {hint}") from error
     assert isinstance(found, Tensor), f"your function returned {type(found).__name__}, expected a tensor"
     assert found.shape == expected.shape, f"the result has shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
