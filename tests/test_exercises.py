@@ -62,7 +62,7 @@ WRONG = [
     ("S8.3", 3, "answer is int, expected a function"),
     ("S8.4", lambda x, mean, variance: F.batch_norm(x, None, None, training=True), "running statistics stand in"),
     ("S8.4", lambda x, mean, variance: (x - mean) / variance, r"raised RuntimeError: .* in the shape 1×C×1×1"),
-    ("S8.4", lambda x, mean, variance: F.batch_norm(x, mean, variance, eps=1e-9), r"off by up to .* √\(σ²\+ε\) divides"),
+    ("S8.4", lambda x, mean, variance: F.batch_norm(x, mean, variance, eps=1e-9), r"off by up to .* √\(σ²\+ε\)"),
     ("S8.5", lambda convolution, norm: convolution, "off by up to .* its bias too; μ and β come in"),
     ("S8.5", lambda convolution, norm: fold(nn.Conv2d(3, 6, 3), norm), "shape .* expected"),
     ("S8.5", lambda convolution, norm: nn.Sequential(convolution, norm), "returned Sequential, expected a Conv2d"),
