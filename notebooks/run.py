@@ -51,10 +51,13 @@ def execute(notebook: Path, output: Path, parameters: dict, cell_seconds: int, s
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     if folder := environment.get("COURSE_DATA"):
         environment["COURSE_DATA"] = str(Path(folder).resolve())  # the notebooks run in a folder of their own
+    output.unlink(missing_ok=True)  # that of an earlier run would be taken for this one's
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
         return f"stopped after {seconds} s, the limit for a notebook"
+    if not output.exists():
+        return failure_of(nbformat.v4.new_notebook(), done.stderr)
     executed = nbformat.read(output, as_version=4)
     if done.returncode:
         return failure_of(executed, done.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from nbformat.v4 import new_code_cell
+from setup_cell import SETUP
 
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parent / "course_utils"
@@ -110,7 +111,7 @@ def standalone(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
     book, inliner, own = nbformat.from_dict(book), Inliner(), Module()
     cells, first = [], None
     for cell in book.cells:
-        if "setup" in cell.metadata.get("tags", []):
+        if SETUP in cell.metadata.get("tags", []):
             continue  # there is nothing to fetch
         if cell.cell_type != "code":
             cells.append(cell)

@@ -56,6 +56,14 @@ def test_killed_kernel_is_noticed_at_once(execute):
     assert time.monotonic() - start < 30  # not at the limit for the cell
 
 
+def test_run_that_never_begins(tmp_path):
+    """What an earlier run has left is not taken for this one's."""
+    notebook, output = tmp_path / "book.ipynb", tmp_path / "executed.ipynb"
+    nbformat.write(book_of("print(1)"), output)
+    problem = run.execute(notebook, output, {}, 60, 90)
+    assert "FileNotFoundError" in problem and "book.ipynb" in problem and "\n" not in problem
+
+
 def test_limit_for_a_cell(execute):
     problem, _ = execute("print('before')", "while True:\n    pass", cell_seconds=3)
     assert problem.startswith("cell 'cell-1' (while True:): ") and "after 3 seconds" in problem
