@@ -46,7 +46,8 @@ def _show(ax: Axes, image: Tensor) -> None:
 
 def plot_images(images: Tensor, titles: Sequence[str] | None = None, columns: int = 10) -> Figure:
     """A grid of uint8 `N×3×H×W` images, each under its title."""
-    figure, axes = _grid(len(images), columns, 1.1, 1.1 if titles is None else 1.35)
+    lines = max((title.count("\n") + 1 for title in titles or []), default=0)
+    figure, axes = _grid(len(images), columns, 1.1, 1.1 + 0.2 * lines)
     for index, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
         _show(ax, image)
         if titles is not None:
@@ -106,14 +107,16 @@ def plot_shared_statistics(sets: Mapping[str, Tensor]) -> Figure:
 def plot_histories(histories: Mapping[str, History]) -> Figure:
     """Loss and accuracy by epoch of several runs: colour and marker tell the run, dashes the training part."""
     frame = pd.concat([history.frame().assign(run=name) for name, history in histories.items()])
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
     for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
         for index, name in enumerate(histories):
             for part, dashes in (("train", "--"), ("validation", "-")):
                 line = frame[(frame["run"] == name) & (frame["part"] == part)]
                 values = line[metric] * (100 if metric == "accuracy" else 1)
                 if len(line):
-                    style = dict(color=COLORS[index % 10], marker="os^Dv"[index % 5], markersize=4)
+                    every = max(1, len(line) // 6)  # markers of several runs beside one another, not on top
+                    style = dict(color=COLORS[index % 10], marker="os^Dv"[index % 5], markersize=5)
+                    style |= dict(markevery=(index % every, every), linewidth=1 if part == "train" else 1.6)
                     ax.plot(line["epoch"], values, dashes, label=f"{name}, {part}", **style)
         ax.set(xlabel="epoch", ylabel={"loss": "loss (nats)", "accuracy": "accuracy (%)"}[metric])
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -152,7 +155,7 @@ def plot_attention(images: Tensor, maps: Tensor, titles: Sequence[str]) -> Figur
 
     Each map has its own scale, from its smallest value (dark) to its largest (bright).
     """
-    figure, axes = _grid(2 * len(images), len(images), 1.1, 1.25)
+    figure, axes = _grid(2 * len(images), len(images), 1.1, 1.35)
     sides = (-0.5, images.shape[3] - 0.5, images.shape[2] - 0.5, -0.5)
     for column, (image, heat, title) in enumerate(zip(images, maps, titles, strict=True)):
         _show(axes[0, column], image)
