@@ -123,8 +123,19 @@ def reference_table(folder: Path = REFERENCE) -> pd.DataFrame:
     return table.merge(published, how="left", on=["network", "norm"], suffixes=("", " (published)"))
 
 
-def compare_with_band(test_accuracy: float, *, folder: Path = REFERENCE, **run) -> str:
-    """One line: is `test_accuracy`, in per cent, what a run like this should reach?
+@dataclass(frozen=True)
+class Verdict:
+    """`place`: "inside", "above", "below" or "no band"; `text`: one line with figure, band and its reason."""
+
+    place: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def compare_with_band(test_accuracy: float, *, folder: Path = REFERENCE, **run) -> Verdict:
+    """Is `test_accuracy`, in per cent, what a run like this should reach?
 
     `run`: its `network`, `norm`, `data` (the name of the data set), `epochs`, `batch_size`, `train_images`.
     `bands.yaml` has the bands and the reason for each. A band holds for the data it was recorded on and no other.
@@ -136,14 +147,14 @@ def compare_with_band(test_accuracy: float, *, folder: Path = REFERENCE, **run) 
     subject = f"{run['network']} with {run['norm']} norm: test accuracy {test_accuracy:.1f} %"
     bands = [entry for entry in _listed_in(folder / "bands.yaml") if not {"network", "norm"} & set(differing(entry))]
     if not bands:
-        return f"{subject}; no band is known for this network"
+        return Verdict("no band", f"{subject}; no band is known for this network")
     nearest = min(bands, key=lambda entry: len(differing(entry)))
     low, high = nearest["band"]
     if names := differing(nearest):
         others = ", ".join(f"{name} {nearest['run'][name]} (here {run[name]})" for name in names)
-        return f"{subject}; no band for this run, but {low} to {high} % for {others}"
+        return Verdict("no band", f"{subject}; no band for this run, but {low} to {high} % for {others}")
     place = "above" if test_accuracy > high else "below" if test_accuracy < low else "inside"
-    return f"{subject} is {place} the band of {low} to {high} % ({nearest['why']})"
+    return Verdict(place, f"{subject} is {place} the band of {low} to {high} % ({nearest['why']})")
 
 
 def _listed(value) -> list:

@@ -1,33 +1,33 @@
 """Execute the notebooks headlessly: quickly into build/, or in full and in place (--render).
 
-    python notebooks/run.py [--dataset shapes | cifar10 | FOLDER] [--render] [NAME ...]
+    python notebooks/run.py [--dataset shapes | cifar10 | FOLDER] [--render [--again]] [NAME ...]
 
-What the cells tagged nbval-check-output print is compared with the committed output: it is the same on any data. A
-notebook that fails stays in build/ as far as it came, with the failed cell's error on top; whole differences stand
-beside it in a .diff file.
+What the cells tagged nbval-check-output print is compared with the committed output: it is the same on any data. The
+record that each notebook leaves is kept in a .json file, and its test accuracies are held to their bands. A notebook
+that fails stays in build/ as far as it came, with the failed cell's error on top; whole differences stand beside it in
+a .diff file.
 """
 
 import argparse
-import difflib
 import os
 import re
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
-from itertools import zip_longest
 from pathlib import Path
 
 import nbconvert
 import nbformat
 import papermill
 import yaml
-from stamps import stamp
+from results import compare, describe, merge_streams, outside_bands
+from stamps import stale, stamp
+
+from course_utils.sessions import MIME, SESSIONS
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build"
-CHECKED = "nbval-check-output"
 # A quick run is expected to take a minute; a full one takes what it takes.
 CELL_SECONDS, NOTEBOOK_SECONDS, RENDER_SECONDS = 120, 300, 8 * 3600
 
@@ -70,11 +70,6 @@ def execute(notebook: Path, output: Path, parameters: dict, cell_seconds: int, s
     return None
 
 
-def describe(cell) -> str:
-    """Which cell it is: its id, which stays when other cells come and go, and the first line of its source."""
-    return f"cell '{cell.id}' ({cell.source.splitlines()[0] if cell.source else 'empty'})"
-
-
 def failure_of(executed, stderr: str) -> str:
     """One line: the cell that papermill started last, and its error; papermill's own where it raised none."""
     raised = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception|Interrupt): .+)$", stderr, re.MULTILINE)
@@ -88,45 +83,6 @@ def failure_of(executed, stderr: str) -> str:
     return f"{describe(begun[-1])}: {error}"
 
 
-def shown(cell) -> str:
-    """What a cell displays, as text."""
-    parts = []
-    for output in merge_streams(cell.outputs):
-        data = output.get("data", {})
-        parts.append(output.get("text") or data.get("text/plain") or "".join(output.get("traceback", [])))
-    return "\n".join(parts)
-
-
-def compare(committed, executed, difference: Path) -> list[str]:
-    """One line for each checked cell that shows something else than what is committed; all of it goes to a file."""
-    found = {cell.id: cell for cell in executed.cells}
-    problems, texts = [], []
-    for cell in committed.cells:
-        if CHECKED not in cell.metadata.get("tags", []):
-            continue
-        expected, got = shown(cell).splitlines(), shown(found[cell.id]).splitlines()
-        if expected != got:
-            lines = zip_longest(expected, got, fillvalue="nothing more")
-            first, second = next((a, b) for a, b in lines if a != b)
-            problems.append(f"{describe(cell)}: expected {first!r}, found {second!r}")
-            texts += difflib.unified_diff(expected, got, f"{cell.id}, committed", f"{cell.id}, executed", lineterm="")
-    difference.unlink(missing_ok=True)
-    if problems:
-        difference.write_text("\n".join(texts) + "\n", encoding="utf-8")
-    return problems
-
-
-def merge_streams(outputs: list) -> list:
-    """Join neighbouring pieces of printed text: how it came in pieces depends on the second."""
-    merged = []
-    for output in outputs:
-        if merged and output.output_type == "stream" and output.get("name") == merged[-1].get("name"):
-            merged[-1].text += output.text
-        else:
-            merged.append(copy(output))
-    return merged
-
-
 def clean(notebook: Path) -> None:
     """Keep what a reader needs, and hashes of what made the outputs: two runs of a notebook differ in no more."""
     book = nbformat.read(notebook, as_version=4)
@@ -138,6 +94,7 @@ def clean(notebook: Path) -> None:
         cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
         for output in cell.get("outputs", []):
             output.get("metadata", {}).clear()
+            output.get("data", {}).pop(MIME, None)  # stands in data/reference/sessions/
         if cell.cell_type == "code":
             cell.outputs = merge_streams(cell.outputs)
     stamp(book)
@@ -149,17 +106,28 @@ def run(notebook: Path, dataset: str | None, cell_seconds: int = CELL_SECONDS, f
     output = folder / notebook.name
     if problem := execute(notebook, output, parameters_of(notebook, dataset), cell_seconds, NOTEBOOK_SECONDS):
         return [problem]
-    books = (nbformat.read(path, as_version=4) for path in (notebook, output))
-    return compare(*books, output.with_suffix(".diff"))
+    committed, executed = (nbformat.read(path, as_version=4) for path in (notebook, output))
+    problems = compare(committed, executed, output.with_suffix(".diff"))
+    return problems + outside_bands(executed, output.with_suffix(".json"))
 
 
-def render(notebook: Path) -> list[str]:
-    """Run `notebook` in full, with its own parameters, and put it, cleaned, in its place; unless there is a problem."""
-    output = BUILD / notebook.name
+def render(notebook: Path, again: bool = False) -> list[str]:
+    """Run `notebook` in full, with its own parameters; it and its record, cleaned, replace those that are committed.
+
+    Nothing is replaced if there is a problem. Without `again`, nothing is run if all outputs are of today's code.
+    """
+    if not again and not stale(nbformat.read(notebook, as_version=4)):
+        print(f"{notebook.stem}: every output is of the code that stands there, nothing to renew", flush=True)
+        return []
+    output, record = BUILD / notebook.name, BUILD / f"{notebook.stem}.json"
     if problem := execute(notebook, output, {}, RENDER_SECONDS, RENDER_SECONDS):
         return [problem]
+    if problems := outside_bands(nbformat.read(output, as_version=4), record):
+        return problems
     clean(output)
     output.replace(notebook)
+    SESSIONS.mkdir(exist_ok=True)
+    record.replace(SESSIONS / record.name)
     return []
 
 
@@ -167,6 +135,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default=os.environ.get("DATASET"))
     parser.add_argument("--render", action="store_true", help="in full, with the notebook's own parameters, in place")
+    parser.add_argument("--again", action="store_true", help="render also what is up to date: data may have changed")
     parser.add_argument("--cell-seconds", type=int, default=CELL_SECONDS, help="limit for one cell of a quick run")
     parser.add_argument("names", nargs="*", help="notebooks without their suffix; default: all")
     options = parser.parse_args()
@@ -176,7 +145,7 @@ def main() -> int:
     def job(notebook: Path) -> bool:
         start = time.perf_counter()
         if options.render:
-            problems, place = render(notebook), notebook
+            problems, place = render(notebook, options.again), notebook
         else:
             problems, place = run(notebook, options.dataset, options.cell_seconds), BUILD / notebook.name
         seconds = time.perf_counter() - start

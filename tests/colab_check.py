@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import run
+import results
 import setup_cell
 import standalone
 import yaml
@@ -93,7 +93,7 @@ def execute(colab, notebook: Path, folder: Path) -> nbformat.NotebookNode:
 def check(book: nbformat.NotebookNode, committed: nbformat.NotebookNode, difference: Path) -> None:
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     assert [cell.source for cell in code if cell.execution_count is None] == []
-    assert run.compare(committed, book, difference) == []
+    assert results.compare(committed, book, difference) == []
     text = "".join(output.get("text", "") for cell in code for output in cell.outputs)
     assert "Change runtime type, T4 GPU" in text
 

@@ -302,7 +302,9 @@ VERDICTS = [
 @pytest.mark.parametrize("accuracy, other, sentence", VERDICTS, ids=str)
 def test_verdict_on_a_run(tmp_path, accuracy, other, sentence):
     (tmp_path / "bands.yaml").write_text(BANDS)
-    assert compare_with_band(accuracy, folder=tmp_path, **RUN | other) == sentence
+    verdict = compare_with_band(accuracy, folder=tmp_path, **RUN | other)
+    assert str(verdict) == sentence
+    assert f" {verdict.place} " in sentence
 
 
 # The command
@@ -348,6 +350,6 @@ def test_command_that_ends_well(study, monkeypatch):
 
 def test_without_the_data_of_the_repository(tmp_path):
     assert reference_table(tmp_path).empty
-    assert compare_with_band(80.0, folder=tmp_path, **RUN).endswith("no band is known for this network")
+    assert str(compare_with_band(80.0, folder=tmp_path, **RUN)).endswith("no band is known for this network")
     with pytest.raises(ValueError, match=r"no reference run with .* there are: none"):
         load_reference("A", folder=tmp_path)

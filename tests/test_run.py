@@ -1,11 +1,14 @@
-"""What executing a notebook says when something is wrong with it, on small notebooks that are."""
+"""What executing a notebook says when something is wrong with it, on small notebooks that are; and when not to."""
 
 import time
 
 import nbformat
 import pytest
 import run
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from stamps import stale
+
+from course_utils.records import read_record
 
 
 def book_of(*sources: str) -> nbformat.NotebookNode:
@@ -74,38 +77,29 @@ def test_limit_for_a_notebook(execute):
     assert execute(*pieces, seconds=12)[0] == "stopped after 12 s, the limit for a notebook"
 
 
-def with_output(text: str, tags=(run.CHECKED,)) -> nbformat.NotebookNode:
-    book = book_of("print(mean)")
-    book.cells[1].metadata["tags"] = list(tags)
-    book.cells[1].outputs = [new_output("stream", text=line) for line in text.splitlines(keepends=True)]
-    return book
-
-
-def test_checked_cells_are_compared(tmp_path):
-    difference = tmp_path / "S0.diff"
-    before, after = with_output("n 8\nmean 0.25\n"), with_output("n 8\nmean 0.52\nand more\n")
-    (problem,) = run.compare(before, after, difference)
-    assert problem == "cell 'cell-0' (print(mean)): expected 'mean 0.25', found 'mean 0.52'"
-    assert {"-mean 0.25", "+mean 0.52", "+and more"} <= set(difference.read_text(encoding="utf-8").splitlines())
-    # The same text in other pieces is the same; so the file of an earlier run goes.
-    assert run.compare(before, with_output("n 8\nmean 0.25\n"), difference) == [] and not difference.exists()
-    assert run.compare(before, with_output("n 8\n"), difference)[0].endswith(
-        "expected 'mean 0.25', found 'nothing more'"
-    )
-
-
-def test_other_cells_are_not_compared(tmp_path):
-    assert run.compare(with_output("3 s\n", tags=()), with_output("4 s\n", tags=()), tmp_path / "S0.diff") == []
-
-
-@pytest.mark.parametrize(
-    ("data", "text"),
-    [
-        ({"text/plain": "0.5"}, "0.5"),
-        ({"text/plain": "a  1", "text/html": "<table>"}, "a  1"),
-        ({"text/plain": "<Figure>", "image/png": "iVBORw0"}, "<Figure>"),
-    ],
-)
-def test_what_is_compared(data, text):
-    cell = new_code_cell("x", outputs=[new_output("execute_result", data=data)])
-    assert run.shown(cell) == text
+def test_render_renews_what_is_stale_and_nothing_else(tmp_path, monkeypatch, capsys):
+    for name in ("BUILD", "SESSIONS"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(run, name, tmp_path / name)
+    notebook, record = tmp_path / "S0.ipynb", tmp_path / "SESSIONS" / "S0.json"
+    sources = ["print('rendered')", "from course_utils.sessions import SessionRecord\nSessionRecord({}, {}, {})"]
+    nbformat.write(book_of(*sources), notebook)
+    assert run.render(notebook) == []
+    first = notebook.read_bytes(), record.read_bytes()
+    book = nbformat.read(notebook, as_version=4)
+    assert [cell.execution_count for cell in book.cells[1:]] == [1, 2] and stale(book) == []
+    assert book.cells[1].outputs[0].text == "rendered\n"
+    assert set(book.cells[2].outputs[0].data) == {"text/plain"} and read_record(record)["runs"] == {}
+    monkeypatch.setattr(run, "execute", lambda *arguments: pytest.fail("executed though nothing is stale"))
+    assert run.render(notebook) == [] and "S0: every output is of the code" in capsys.readouterr().out
+    book.cells[0].source = "# Another title"
+    nbformat.write(book, notebook)
+    assert run.render(notebook) == [] and record.read_bytes() == first[1]
+    book.cells[1].source = "print('otherwise')"
+    nbformat.write(book, notebook)
+    monkeypatch.setattr(run, "execute", lambda *arguments: "it went wrong")
+    changed = notebook.read_bytes()
+    assert run.render(notebook) == ["it went wrong"]
+    assert (notebook.read_bytes(), record.read_bytes()) == (changed, first[1])
+    nbformat.write(nbformat.reads(first[0].decode(), as_version=4), notebook)
+    assert run.render(notebook, again=True) == ["it went wrong"]
