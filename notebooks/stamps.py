@@ -14,14 +14,14 @@ from standalone import Inliner, Module, add_imports, names_in
 STAMP = "made_from"  # in the cell's metadata
 
 
-def meaning(tree) -> str:
-    """A syntax tree as text, the same in every version of Python."""
+def meaning(tree):
+    """A syntax tree as nested lists of text, the same in every version of Python."""
     if isinstance(tree, ast.AST):
-        fields = {name: meaning(value) for name, value in ast.iter_fields(tree) if value not in (None, [])}
-        return f"{type(tree).__name__}{sorted(fields.items())}"
+        fields = [[name, meaning(value)] for name, value in ast.iter_fields(tree) if value not in (None, [])]
+        return [type(tree).__name__, *sorted(fields, key=lambda field: field[0])]
     if isinstance(tree, list):
         documented = tree and isinstance(tree[0], ast.Expr) and isinstance(tree[0].value, ast.Constant)
-        return str([meaning(item) for item in (tree[1:] if documented else tree)])
+        return [meaning(item) for item in (tree[1:] if documented else tree)]
     return repr(tree)
 
 
@@ -58,7 +58,8 @@ def stamps(book: nbformat.NotebookNode) -> dict[str, str]:
         for node in tree.body:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 add_imports(node, imported)
-        parts = {meaning(tree)} | {meaning(ast.parse(source)) for source in helpers_of(tree, imported)}
+        sources = helpers_of(tree, imported)
+        parts = {str(meaning(tree))} | {str(meaning(ast.parse(source))) for source in sources}
         for name in names_in(tree) & set(latest):
             parts |= made_from[latest[name]]
         made_from[cell.id] = parts
