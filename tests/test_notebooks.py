@@ -1,5 +1,6 @@
 """The notebooks: executed by papermill and by nbval, their tagged cells compared with the committed outputs."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,11 +13,16 @@ import editions
 import nbformat
 import papermill
 import pytest
+import results
 import run
 import yaml
 from stamps import STAMP, stale
 
 from course_utils.exercises import check_answer
+from course_utils.history import History
+from course_utils.records import read_record
+from course_utils.reference import load_reference
+from course_utils.sessions import SESSIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -76,10 +82,14 @@ def side_by_side(job, paths) -> list:
 
 
 @pytest.fixture(scope="module")
-def quick_runs(tmp_path_factory):
+def quick_folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("quick")
+
+
+@pytest.fixture(scope="module")
+def quick_runs(quick_folder):
     """Every notebook executed by papermill with the quick parameters, as `make run` does: `{name: problems}`."""
-    folder = tmp_path_factory.mktemp("quick")
-    problems = side_by_side(partial(run.run, dataset=None, folder=folder), NOTEBOOKS)
+    problems = side_by_side(partial(run.run, dataset=None, folder=quick_folder), NOTEBOOKS)
     return dict(zip([path.stem for path in NOTEBOOKS], problems, strict=True))
 
 
@@ -112,8 +122,8 @@ def test_parameters_are_declared(path):
 
 @each_notebook
 def test_checked_cells_have_something_to_compare(path):
-    cells = tagged(nbformat.read(path, as_version=4), run.CHECKED)
-    assert len(cells) >= 5, f"{path.name}: {len(cells)} cells are tagged {run.CHECKED!r}, expected at least 5"
+    cells = tagged(nbformat.read(path, as_version=4), results.CHECKED)
+    assert len(cells) >= 5, f"{path.name}: {len(cells)} cells are tagged {results.CHECKED!r}, expected at least 5"
     for cell in cells:
         nothing = not cell.outputs or cell.execution_count is None
         assert not nothing, f"{path.name}, cell '{cell.id}': no output or no count, so nbval passes without a look"
@@ -139,13 +149,19 @@ def test_committed_outputs_are_whole_and_clean(path):
 
 @each_notebook
 def test_outputs_are_of_what_stands_there_now(path):
-    book = nbformat.read(path, as_version=4)
-    if not any(STAMP in cell.metadata for cell in book.cells):
-        pytest.skip(f"{path.name} was rendered before its outputs were bound to their sources: make render")
-    cells = stale(book)
+    cells = stale(nbformat.read(path, as_version=4))
     assert not cells, (
         f"{path.name}: the outputs of {', '.join(cells)} were made from other code, make render renews them"
     )
+
+
+@each_notebook
+def test_record_is_that_of_the_committed_run(path):
+    book, record = nbformat.read(path, as_version=4), read_record(SESSIONS / f"{path.stem}.json")
+    (shown,) = (results.shown(cell) for cell in book.cells if cell.id == "results")
+    for verdict in results.verdicts(record):
+        assert verdict.place == "inside", verdict
+        assert verdict.text.split(" is inside")[0] in shown, f"{path.name} shows another run than {verdict}"
 
 
 @pytest.mark.fault(
@@ -154,6 +170,39 @@ def test_outputs_are_of_what_stands_there_now(path):
 @each_notebook
 def test_quick_run(path, quick_runs):
     assert quick_runs[path.stem] == []
+
+
+@each_notebook
+def test_quick_run_is_held_to_bands(path, quick_runs, quick_folder):
+    places = {
+        verdict.text: verdict.place for verdict in results.verdicts(read_record(quick_folder / f"{path.stem}.json"))
+    }
+    assert len(places) >= 2 and set(places.values()) == {"inside"}, places
+
+
+@pytest.fixture(scope="module")
+def reference_runs(tmp_path_factory):
+    """Every notebook with run = "reference", on real photographs if there are any: `{name: (problem, record)}`."""
+    folder, images = tmp_path_factory.mktemp("reference"), os.environ.get("COURSE_TEST_IMAGES")
+    parameters = {"run": "reference", "dataset": str(Path(images).resolve()) if images else "shapes"}
+
+    def job(path):
+        problem = run.execute(path, folder / path.name, parameters, run.CELL_SECONDS, run.NOTEBOOK_SECONDS)
+        return problem, None if problem else results.record_in(nbformat.read(folder / path.name, as_version=4))
+
+    return dict(zip([path.stem for path in NOTEBOOKS], side_by_side(job, NOTEBOOKS), strict=True))
+
+
+@each_notebook
+def test_with_reference_runs_nothing_is_trained(path, reference_runs):
+    problem, record = reference_runs[path.stem]
+    assert problem is None
+    assert record["studies"] == read_record(SESSIONS / f"{path.stem}.json")["studies"]
+    for made in record["runs"].values():
+        shipped = load_reference(made["network"], made["norm"])
+        assert History.from_json(json.dumps(made["history"])) == shipped.history
+        if made["data"] == shipped.data:
+            assert made["test_accuracy"] == pytest.approx(shipped.test_accuracy, abs=0.05)
 
 
 @each_notebook
@@ -176,7 +225,7 @@ def test_checkpoints_of_the_trainings_are_kept(nbval_runs):
 def excerpt() -> nbformat.NotebookNode:
     """S9 as far as its first checked cell: the same check in a few seconds."""
     book = nbformat.read(ROOT / "notebooks" / "S9_dilated_depthwise.ipynb", as_version=4)
-    keep = [cell.id for cell in (*tagged(book, "parameters"), tagged(book, run.CHECKED)[0])]
+    keep = [cell.id for cell in (*tagged(book, "parameters"), tagged(book, results.CHECKED)[0])]
     book.cells = [cell for cell in book.cells if cell.id in (*keep, "setup", "imports")]
     return book
 
@@ -196,13 +245,13 @@ def test_runs_from_everywhere(excerpt, tmp_path):
     for number, done in enumerate(side_by_side(call, commands)):
         assert done.returncode == 0, done.stderr[-3000:]
         executed = nbformat.read(tmp_path / f"{number}.ipynb", as_version=4)
-        assert run.compare(excerpt, executed, tmp_path / "difference.txt") == []
+        assert results.compare(excerpt, executed, tmp_path / "difference.txt") == []
         assert all(cell.execution_count for cell in code_cells(executed))
 
 
 def test_check_bites(excerpt, tmp_path):
     # The same excerpt twice, once as committed and once with one digit of a checked number changed.
-    (checked,) = tagged(excerpt, run.CHECKED)
+    (checked,) = tagged(excerpt, results.CHECKED)
     text = checked.outputs[0].text
     true, changed = tmp_path / "true.ipynb", tmp_path / "changed.ipynb"
     nbformat.write(excerpt, true)
