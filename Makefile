@@ -15,7 +15,7 @@ STAMP := .venv/.complete
 
 # Two notebooks or tests that compute side by side with all threads each wait for one another's threads by spinning:
 # several times slower on two cores. Must be set before Python starts.
-run test test-broken faults browser colab reference: export OMP_NUM_THREADS := 1
+run test test-broken mutants faults browser colab reference: export OMP_NUM_THREADS := 1
 
 # In JupyterLab two notebooks may well compute at once, and each should have all threads while it is alone; a run of an
 # hour should survive company. Threads that sleep while they wait cost 10 to 30 % alone; threads that spin cost a factor
@@ -29,7 +29,7 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := -1
 export MALLOC_TOP_PAD_ := 268435456
 
-.PHONY: setup run test test-broken test-lowest test-newest faults browser colab address lab lint links bench render editions standalone reference clean
+.PHONY: setup run test test-broken test-lowest test-newest mutants faults browser colab address lab lint links bench render editions standalone reference clean
 
 setup: $(STAMP)
 
@@ -52,6 +52,10 @@ test-broken: $(STAMP)  ## every mistake of tests/broken/gallery.yaml made in a c
 
 test-lowest test-newest: test-%:  ## all tests with the lowest, or newest, allowed versions, in build/venv-*
 	$(PYTHON) tests/with_versions.py $*
+
+mutants: $(STAMP)  ## small automatic changes of course_utils, and whether its tests notice them; a table of it
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[mutants]"
+	$(BIN)/python tests/mutants_check.py
 
 browser: $(STAMP)  ## the notebooks in JupyterLab in headless Chromium, which must be there; screenshots in build/browser/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
