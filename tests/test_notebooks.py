@@ -182,9 +182,8 @@ def test_quick_run_is_held_to_bands(path, quick_runs, quick_folder):
 
 @pytest.fixture(scope="module")
 def reference_runs(tmp_path_factory):
-    """Every notebook with run = "reference", on real photographs if there are any: `{name: (problem, record)}`."""
-    folder, images = tmp_path_factory.mktemp("reference"), os.environ.get("COURSE_TEST_IMAGES")
-    parameters = {"run": "reference", "dataset": str(Path(images).resolve()) if images else "shapes"}
+    """Every notebook with run = "reference", on the built-in data, which the networks do not know: it is there."""
+    folder, parameters = tmp_path_factory.mktemp("reference"), {"run": "reference", "dataset": "shapes"}
 
     def job(path):
         problem = run.execute(path, folder / path.name, parameters, run.CELL_SECONDS, run.NOTEBOOK_SECONDS)
@@ -201,8 +200,6 @@ def test_with_reference_runs_nothing_is_trained(path, reference_runs):
     for made in record["runs"].values():
         shipped = load_reference(made["network"], made["norm"])
         assert History.from_json(json.dumps(made["history"])) == shipped.history
-        if made["data"] == shipped.data:
-            assert made["test_accuracy"] == pytest.approx(shipped.test_accuracy, abs=0.05)
 
 
 @each_notebook
