@@ -195,7 +195,7 @@ def reference_runs(tmp_path_factory):
 @each_notebook
 def test_with_reference_runs_nothing_is_trained(path, reference_runs):
     problem, record = reference_runs[path.stem]
-    if problem and "no reference run with" in problem:
+    if problem and "no reference run with {'network': 'S9Net85k'" in problem:  # every other one must be there
         pytest.skip(f"{path.stem} cannot be shown from reference runs yet: {problem}")
     assert problem is None
     assert record["studies"] == read_record(SESSIONS / f"{path.stem}.json")["studies"]

@@ -58,7 +58,10 @@ def test_bands_hold_the_runs_they_stand_for():
     table = reference_table().set_index(["network", "norm", "epochs", "data"])["mean"]
     for entry in yaml.safe_load((REFERENCE / "bands.yaml").read_text(encoding="utf-8")):
         run, (low, high) = entry["run"], entry["band"]
-        assert 0 < high - low <= (4 if run["data"].startswith("CIFAR") else 50) and entry["why"]
+        # The quick runs of S9 alone may have wide bands: five seeds of S9Net85k already lie 23 points apart.
+        quick_s9 = run["data"] == "shapes" and str(run["network"]).startswith("S9")
+        widest = 50 if quick_s9 else 4 if run["data"].startswith("CIFAR") else 20
+        assert 0 < high - low <= widest and entry["why"]
         listed = [run[name] if isinstance(run[name], list) else [run[name]] for name in table.index.names]
         for key in product(*listed):
             assert key not in table.index or low < table[key] < high, (entry, table[key])
