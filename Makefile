@@ -41,8 +41,8 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP)  ## execute every notebook quickly; DATASET=shapes (built in), cifar10 or a folder of images
 	$(BIN)/python notebooks/run.py
 
-test: $(STAMP)  ## all tests, the notebooks' checked outputs included
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## all tests, the notebooks' checked outputs included; two processes share them
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 faults: $(STAMP)  ## only the tests that inject faults, and their table in tests/README.md
 	$(BIN)/python -m pytest -m fault --fault-table tests/README.md

@@ -136,8 +136,7 @@ def test_a_copy_of_cifar10_is_called_one(suffix, name, tmp_path):
     assert load_images(write_folder(tmp_path, None, CIFAR10_CLASSES, suffix))[0].name == name
 
 
-def test_real_images(real_images, monkeypatch):
-    monkeypatch.setattr(folders, "_write_cache", lambda file, images: None)  # 184 MB, read once
+def test_real_images(real_images):
     train, test = load_images(real_images)
     assert (len(train), len(test), train.name) == (50_000, 10_000, "CIFAR-10 (JPEG)")
     assert train.classes == test.classes == CIFAR10_CLASSES

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import editions
@@ -27,6 +26,7 @@ from course_utils.sessions import SESSIONS
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 QUICK = yaml.safe_load((ROOT / "notebooks" / "quick.yaml").read_text(encoding="utf-8"))
+SHORT = {**QUICK, "epochs": 1, "train_size": 600}  # learns nothing; shows that every cell runs
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -74,41 +74,6 @@ def inject(source: Path, target: Path, parameters: dict) -> Path:
     """A copy with other parameters that keeps the stored outputs."""
     papermill.execute_notebook(source, target, parameters, prepare_only=True, progress_bar=False)
     return target
-
-
-def side_by_side(job, paths) -> list:
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        return list(pool.map(job, paths))
-
-
-@pytest.fixture(scope="module")
-def quick_folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("quick")
-
-
-@pytest.fixture(scope="module")
-def quick_runs(quick_folder):
-    """Every notebook executed by papermill with the quick parameters, as `make run` does: `{name: problems}`."""
-    problems = side_by_side(partial(run.run, dataset=None, folder=quick_folder), NOTEBOOKS)
-    return dict(zip([path.stem for path in NOTEBOOKS], problems, strict=True))
-
-
-@pytest.fixture(scope="module")
-def nbval_runs(tmp_path_factory):
-    """Every notebook run by nbval, shortly, on real photographs if there are any, else on the built-in data."""
-    folder, images = tmp_path_factory.mktemp("nbval"), os.environ.get("COURSE_TEST_IMAGES")
-    dataset = str(Path(images).resolve()) if images else "shapes"
-    parameters = {
-        **QUICK,
-        "dataset": dataset,
-        "epochs": 1,
-        "train_size": 600,
-        "checkpoints": str(folder / "checkpoints"),
-    }
-    processes = {path.stem: start_nbval(inject(path, folder / path.name, parameters)) for path in NOTEBOOKS}
-    texts = {name: process.communicate()[0] for name, process in processes.items()}
-    runs = {name: (process.returncode, texts[name]) for name, process in processes.items()}
-    return runs, sorted(file.name for file in (folder / "checkpoints").glob("*"))
 
 
 @each_notebook
@@ -164,40 +129,23 @@ def test_record_is_that_of_the_committed_run(path):
         assert verdict.text.split(" is inside")[0] in shown, f"{path.name} shows another run than {verdict}"
 
 
-@pytest.mark.fault(
-    "two kernels on two cores at once", "both notebooks by papermill, side by side", "both end, outputs as committed"
-)
 @each_notebook
-def test_quick_run(path, quick_runs):
-    assert quick_runs[path.stem] == []
-
-
-@each_notebook
-def test_quick_run_is_held_to_bands(path, quick_runs, quick_folder):
-    places = {
-        verdict.text: verdict.place for verdict in results.verdicts(read_record(quick_folder / f"{path.stem}.json"))
-    }
+def test_quick_run(path, tmp_path):
+    """Executed by papermill with the quick parameters, as `make run` does, and held to its bands."""
+    assert run.run(path, dataset=None, folder=tmp_path) == []
+    places = {verdict.text: verdict.place for verdict in results.verdicts(read_record(tmp_path / f"{path.stem}.json"))}
     assert len(places) >= 2 and set(places.values()) == {"inside"}, places
 
 
-@pytest.fixture(scope="module")
-def reference_runs(tmp_path_factory):
-    """Every notebook with run = "reference", on the built-in data, which the networks do not know: it is there."""
-    folder, parameters = tmp_path_factory.mktemp("reference"), {"run": "reference", "dataset": "shapes"}
-
-    def job(path):
-        problem = run.execute(path, folder / path.name, parameters, run.CELL_SECONDS, run.NOTEBOOK_SECONDS)
-        return problem, None if problem else results.record_in(nbformat.read(folder / path.name, as_version=4))
-
-    return dict(zip([path.stem for path in NOTEBOOKS], side_by_side(job, NOTEBOOKS), strict=True))
-
-
 @each_notebook
-def test_with_reference_runs_nothing_is_trained(path, reference_runs):
-    problem, record = reference_runs[path.stem]
+def test_with_reference_runs_nothing_is_trained(path, tmp_path):
+    """On the built-in data, which the networks do not know: it is there."""
+    output, parameters = tmp_path / path.name, {"run": "reference", "dataset": "shapes"}
+    problem = run.execute(path, output, parameters, run.CELL_SECONDS, run.NOTEBOOK_SECONDS)
     if problem and "no reference run with {'network': 'S9Net85k'" in problem:  # every other one must be there
         pytest.skip(f"{path.stem} cannot be shown from reference runs yet: {problem}")
     assert problem is None
+    record = results.record_in(nbformat.read(output, as_version=4))
     assert record["studies"] == read_record(SESSIONS / f"{path.stem}.json")["studies"]
     for made in record["runs"].values():
         shipped = load_reference(made["network"], made["norm"])
@@ -205,19 +153,22 @@ def test_with_reference_runs_nothing_is_trained(path, reference_runs):
 
 
 @each_notebook
-def test_nbval_finds_the_committed_outputs_again(path, nbval_runs):
-    status, text = nbval_runs[0][path.stem]
-    assert status == 0, text[-6000:]
+def test_nbval_finds_the_committed_outputs_again(path, tmp_path):
+    """In a short run, on real photographs if there are any; its trainings leave checkpoints."""
+    images = os.environ.get("COURSE_TEST_IMAGES")
+    dataset = str(Path(images).resolve()) if images else "shapes"
+    parameters = {**SHORT, "dataset": dataset, "checkpoints": str(tmp_path / "checkpoints")}
+    process = start_nbval(inject(path, tmp_path / path.name, parameters))
+    text, _ = process.communicate()
+    assert process.returncode == 0, text[-6000:]
     count = len(code_cells(nbformat.read(path, as_version=4))) + 1  # and the injected parameters
     assert f"{count} passed" in text, f"{count} cells, but: {text.splitlines()[-1]}"
-
-
-def test_checkpoints_of_the_trainings_are_kept(nbval_runs):
-    names = [f"S8Net46k-{norm}-1-32-0" for norm in ("batch", "group", "layer")] + [
-        "S9Net180k-1-32-0",
-        "S9Net85k-1-32-0",
-    ]
-    assert nbval_runs[1] == [f"{name}.checkpoint" for name in names]
+    trainings = {
+        "S8_normalization": ["S8Net46k-batch", "S8Net46k-group", "S8Net46k-layer"],
+        "S9_dilated_depthwise": ["S9Net180k", "S9Net85k"],
+    }
+    checkpoints = sorted(file.name for file in (tmp_path / "checkpoints").glob("*"))
+    assert checkpoints == [f"{training}-1-32-0.checkpoint" for training in trainings[path.stem]]
 
 
 @pytest.fixture(scope="module")
@@ -229,19 +180,21 @@ def excerpt() -> nbformat.NotebookNode:
     return book
 
 
+@pytest.mark.fault("two kernels on two cores at once", "two runs side by side", "both end, outputs as committed")
 def test_runs_from_everywhere(excerpt, tmp_path):
-    """Papermill with the kernel in three folders of the repository, and Jupyter's own command."""
-    commands = []
-    for place in (".", "notebooks", "build"):
-        (ROOT / place).mkdir(exist_ok=True)
-        commands.append(["papermill", "source.ipynb", f"{len(commands)}.ipynb", "--cwd", ROOT / place, "-k", "python3"])
-    commands.append(["jupyter", "execute", "--kernel_name=python3", "--output=3.ipynb", "source.ipynb"])
+    """Papermill with the kernel in another folder than the notebooks', and Jupyter's own command."""
+    commands = [
+        ["papermill", "source.ipynb", "0.ipynb", "--cwd", ROOT, "-k", "python3"],
+        ["jupyter", "execute", "--kernel_name=python3", "--output=1.ipynb", "source.ipynb"],
+    ]
     nbformat.write(excerpt, tmp_path / "source.ipynb")
 
     def call(command):
         return subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True)
 
-    for number, done in enumerate(side_by_side(call, commands)):
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        runs = list(pool.map(call, commands))
+    for number, done in enumerate(runs):
         assert done.returncode == 0, done.stderr[-3000:]
         executed = nbformat.read(tmp_path / f"{number}.ipynb", as_version=4)
         assert results.compare(excerpt, executed, tmp_path / "difference.txt") == []

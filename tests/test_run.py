@@ -74,7 +74,7 @@ def test_limit_for_a_cell(execute):
 
 def test_limit_for_a_notebook(execute):
     pieces = [f"import time\ntime.sleep({seconds})" for seconds in (0, 60)]
-    assert execute(*pieces, seconds=12)[0] == "stopped after 12 s, the limit for a notebook"
+    assert execute(*pieces, seconds=5)[0] == "stopped after 5 s, the limit for a notebook"
 
 
 def test_render_renews_what_is_stale_and_nothing_else(tmp_path, monkeypatch, capsys):

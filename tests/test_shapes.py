@@ -92,9 +92,8 @@ def test_pixels_alone_do_not_tell_the_class(shapes):
     assert last.val_accuracy < 0.45  # 17 %
 
 
-@pytest.mark.parametrize("precision", ["auto", "fp32"])
-def test_a_small_network_learns_the_classes_in_the_quick_budget(shapes, precision):
-    # What S8 does with the quick parameters: a tenth held out, crop and flip.
+def test_a_small_network_learns_the_classes_in_the_quick_budget_in_fp32(shapes):
+    # What S8 does with the quick parameters (in bf16 where there is bf16): a tenth held out, crop and flip.
     quick = yaml.safe_load((ROOT / "notebooks" / "quick.yaml").read_text(encoding="utf-8"))
     train, test = shapes
     generator = seed_everything(0)
@@ -104,6 +103,6 @@ def test_a_small_network_learns_the_classes_in_the_quick_budget(shapes, precisio
         return random_hflip(random_crop(images, generator, padding=4), generator)
 
     batches = BatchLoader(train, quick["batch_size"], shuffle=True, augment=augment, generator=generator)
-    recipe = Recipe(epochs=quick["epochs"], lr=0.05, precision=precision)
+    recipe = Recipe(epochs=quick["epochs"], lr=0.05, precision="fp32")
     history = fit(S8Net46k(), batches, BatchLoader(test, 500), recipe, verbose=False)
     assert history.epochs[-1].val_accuracy >= 0.85
