@@ -32,6 +32,7 @@ TESTS = {
     "records": ["study", "reference"],
     "sessions": ["results"],
     "trace": ["audit", "analysis"],
+    "training": ["training", "state"],
 }
 
 

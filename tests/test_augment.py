@@ -117,6 +117,12 @@ def test_share_of_changed_images(name, generator):
         assert changed.float().mean() == pytest.approx(p, abs=tolerance)
 
 
+@pytest.mark.parametrize(("name", "options"), [("random_crop", {"padding": 2}), ("random_cutout", {"size": 4, "p": 1})])
+def test_what_is_missing_is_black_if_nothing_else_is_asked_for(name, options, generator):
+    white = torch.full((N, 3, 16, 16), 255, dtype=torch.uint8)
+    assert getattr(augment, name)(white, generator, **options).unique().tolist() == [0, 255]
+
+
 BAD_P = [(name, {"p": p}, f"p is {p}, expected a probability between 0 and 1") for name in WITH_P for p in (-0.1, 1.5)]
 BAD_FILL = [
     (name, {"fill": fill}, f"fill is {re.escape(str(fill))}, expected 3 numbers from 0 to 255, one per channel")

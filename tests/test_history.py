@@ -16,6 +16,10 @@ def make_history(validation: bool = True) -> History:
     return History(Recipe(epochs=2, schedule="step", label_smoothing=0.1), epochs, {"device": "cpu", "torch": "2"})
 
 
+def test_nothing_is_compiled_unasked():
+    assert not Recipe().compile  # costs up to minutes and gains little: see README.md
+
+
 @pytest.mark.parametrize("validation", [True, False])
 def test_json_round_trip(validation):
     history = make_history(validation)

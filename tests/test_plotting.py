@@ -54,6 +54,11 @@ def test_images(n, columns, places):
     assert torch.equal(pixels(axes), IMAGES[:n])
 
 
+def test_images_stand_in_rows_of_ten():
+    axes = drawn(plotting.plot_images(IMAGES[[0] * 11]))
+    assert axes[0].get_subplotspec().get_gridspec().get_geometry() == (2, 10)
+
+
 def test_augmentations():
     generators = [torch.Generator().manual_seed(3) for _ in range(2)]
     augmentations = {"crop": random_crop, "flip": random_hflip}
@@ -132,6 +137,8 @@ def test_misclassified(n):
 def test_nothing_misclassified():
     (ax,) = drawn(plotting.plot_misclassified(IMAGE_SET, Predictions(LABELS, torch.eye(3)[LABELS])))
     assert texts(ax.texts) == ["no image is misclassified"] and not ax.images
+    assert ax.texts[0].get_position() == (0.5, 0.5)  # of the axes, so in the middle of the figure
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 1), (0, 1))
 
 
 def test_attention():
@@ -168,6 +175,8 @@ def test_receptive_field():
         shares = torch.as_tensor(ax.images[0].get_array())  # powers of ten, cut off at 1/10,000
         assert shares[center[::-1]] == 0 and shares.unique().tolist() == pytest.approx([-4, -2, 0])
         assert ax.get_title() == f"{name}: {side} pixels"
+        height, width = shares.shape
+        assert (ax.get_xlim(), ax.get_ylim()) == ((-0.5, width - 0.5), (height - 0.5, -0.5))  # the whole picture
     assert bar.get_ylabel() == "gradient, share of the largest"
 
 

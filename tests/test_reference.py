@@ -348,6 +348,17 @@ def test_command_that_ends_well(study, monkeypatch):
         (study / "index.json").unlink()
 
 
+@pytest.mark.parametrize(("given", "passed_on"), [("noise", "{}/noise"), ("cifar10", "cifar10")])
+def test_command_hands_workers_a_folder_they_can_find(study, monkeypatch, given, passed_on):
+    datasets = []
+    monkeypatch.chdir(study.parent)
+    monkeypatch.setattr(sys, "argv", ["reference", "study", "--dataset", given])
+    monkeypatch.setattr(reference, "_executor", lambda options: ThreadPoolExecutor(1))
+    monkeypatch.setattr(reference, "run_study", lambda jobs, dataset, folder, executor: datasets.append(dataset))
+    assert reference.main() == 0
+    assert datasets == [passed_on.format(study.parent.resolve())]
+
+
 def test_without_the_data_of_the_repository(tmp_path):
     assert reference_table(tmp_path).empty
     assert str(compare_with_band(80.0, folder=tmp_path, **RUN)).endswith("no band is known for this network")

@@ -76,6 +76,12 @@ def test_everything_but_the_shape_varies(shapes):
     assert all(spread[name] > least[name] for name in least), spread
 
 
+def test_shapes_stand_out(shapes):
+    train, _ = shapes
+    radii = measure(train.images[train.labels == train.classes.index("disc")])["radius"]
+    assert radii.min() > 7  # of every disc all is seen: the smallest one has 7.2 pixels
+
+
 def test_every_image_is_drawn_once(shapes):
     drawn = {image.numpy().tobytes() for part in shapes for image in part.images}
     assert len(drawn) == 12_000, f"{12_000 - len(drawn)} images are there more than once"

@@ -16,7 +16,6 @@ import yaml
 NOTEBOOKS = sorted(standalone.HERE.glob("*.ipynb"))
 SNIPPETS = yaml.safe_load((standalone.HERE / "snippets.yaml").read_text(encoding="utf-8"))
 QUICK = yaml.safe_load((standalone.HERE / "quick.yaml").read_text(encoding="utf-8"))
-SHORT = {**QUICK, "epochs": 1, "train_size": 600}  # learns nothing; shows that every cell runs
 
 
 @pytest.fixture
@@ -67,16 +66,26 @@ def test_two_definitions_of_one_name_are_refused(monkeypatch):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_alone(path, tmp_path):
-    """Where importing the package raises and its data are not at hand."""
+    """Where importing the package raises and its records are not at hand; shortly, on photographs if there are any."""
     (tmp_path / "course_utils.py").write_text("raise ImportError('the package is not to be had here')")
-    environment = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "COURSE_DATA")}
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    environment.setdefault("COURSE_DATA", str(standalone.HERE.parent / "data"))
     book = standalone.standalone(nbformat.read(path, as_version=4))
     assert not any("import course_utils" in cell.source or "from course_utils" in cell.source for cell in book.cells)
     nbformat.write(book, tmp_path / path.name)
+    images = os.environ.get("COURSE_TEST_IMAGES")
+    dataset = str(Path(images).resolve()) if images else "shapes"
+    short = {"dataset": dataset, "epochs": 1, "train_size": 600, "checkpoints": "checkpoints"}
     command = [sys.executable, "-m", "papermill", path.name, "out.ipynb", "-k", "python3", "--no-progress-bar"]
     options = dict(cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    done = subprocess.run([*command, "-y", json.dumps(SHORT)], **options)
+    done = subprocess.run([*command, "-y", json.dumps({**QUICK, **short})], **options)
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
+    trainings = {
+        "S8_normalization": ["S8Net46k-batch", "S8Net46k-group", "S8Net46k-layer"],
+        "S9_dilated_depthwise": ["S9Net180k", "S9Net85k"],
+    }
+    checkpoints = sorted(file.name for file in (tmp_path / "checkpoints").glob("*"))
+    assert checkpoints == [f"{training}-1-32-0.checkpoint" for training in trainings[path.stem]]

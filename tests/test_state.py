@@ -82,8 +82,8 @@ def assert_same(found, expected) -> None:
 
 @pytest.fixture
 def path(tmp_path):
-    """Where a checkpoint is to be written, in a folder of its own."""
-    return tmp_path / "run" / "last.ckpt"
+    """Where a checkpoint is to be written, in folders that are not there yet."""
+    return tmp_path / "today" / "run" / "last.ckpt"
 
 
 @pytest.fixture
