@@ -166,7 +166,7 @@ def excerpt() -> nbformat.NotebookNode:
     return book
 
 
-@pytest.mark.fault("kernels side by side", "four runs, two at a time", "all end, every cell executed")
+@pytest.mark.fault("two kernels on two cores at once", "four runs, two at a time", "all end, every cell executed")
 def test_runs_from_everywhere(tmp_path):
     """Papermill with the kernel in three folders of the repository, and Jupyter's own command, find the package."""
     commands = []
