@@ -1,8 +1,9 @@
 """Automatic mutants of `course_utils`: a sample from each module, and whether the tests of that module notice them.
 
 A mutant is a copy of the course with one small change that Cosmic Ray has made: a comparison turned round, a number one
-larger, a decorator gone. `make mutants` runs it and writes the table in mutants/README.md. A mutant that survives needs
-a new test, or a reason in mutants/survivors.yaml why it changes nothing that matters.
+larger, a decorator gone. `make mutants` runs it, keeps what it found in mutants/found.json and writes the table in
+mutants/README.md. A mutant that survives needs a new test, or a reason in mutants/survivors.yaml why it changes nothing
+that matters. With names of modules, `python tests/mutants_check.py augment`, only theirs are made and found anew.
 """
 
 import argparse
@@ -97,7 +98,7 @@ def table(rows: list[dict], reasons: dict[tuple[str, str], str]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("modules", nargs="*", help="default: all of course_utils, and the table is written")
+    parser.add_argument("modules", nargs="*", help="default: all of course_utils")
     parser.add_argument("--here", action="store_true", help="mutate the course in the current folder; print JSON")
     options = parser.parse_args()
     if options.here:
@@ -119,12 +120,17 @@ def main() -> int:
     all_modules = sorted(path.stem for path in (ROOT / "course_utils").glob("*.py") if path.stem != "__init__")
     with ThreadPoolExecutor(max_workers=2) as pool:
         rows = [row for found in pool.map(in_a_copy, options.modules or all_modules) for row in found]
-    file = FOLDER / "survivors.yaml"
-    reasons = {(entry["old"], entry["new"]): entry["why"] for entry in yaml.safe_load(file.read_text(encoding="utf-8"))}
-    text = table(rows, reasons)
-    if not options.modules:
-        head, _, _ = (FOLDER / "README.md").read_text(encoding="utf-8").partition("| module |")
-        (FOLDER / "README.md").write_text(head + text, encoding="utf-8")
+    found, readme, reasons = (FOLDER / name for name in ("found.json", "README.md", "survivors.yaml"))
+    if options.modules:
+        kept = json.loads(found.read_text(encoding="utf-8"))
+        rows = sorted(
+            [row for row in kept if row["module"] not in options.modules] + rows, key=lambda row: row["module"]
+        )
+    found.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", encoding="utf-8")
+    reasons = yaml.safe_load(reasons.read_text(encoding="utf-8"))
+    text = table(rows, {(entry["old"], entry["new"]): entry["why"] for entry in reasons})
+    head, _, _ = readme.read_text(encoding="utf-8").partition("| module |")
+    readme.write_text(head + text, encoding="utf-8")
     print(text)
     return "NOT KNOWN" in text
 
