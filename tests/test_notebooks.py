@@ -51,6 +51,15 @@ def start_nbval(path: Path) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def end_of(process: subprocess.Popen) -> str:
+    """What it printed; stopped at the limit for a notebook."""
+    try:
+        return process.communicate(timeout=run.NOTEBOOK_SECONDS)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()  # its kernel notices, and ends too
+        raise
+
+
 def failed_cells(path: Path) -> dict[str, str]:
     """The failures in a report of nbval: `{"Cell 3": what was wrong}`."""
     failures = {}
@@ -132,7 +141,7 @@ def test_reference_runs_by_nbval(path, tmp_path):
     checkpoints = tmp_path / "checkpoints"
     parameters = {"run": "reference", "dataset": "shapes", "checkpoints": str(checkpoints)}
     copy = inject(path, tmp_path / path.name, parameters)
-    text, _ = start_nbval(copy).communicate()
+    text = end_of(start_nbval(copy))
     assert failed_cells(copy) == {}
     count = len(code_cells(nbformat.read(path, as_version=4))) + 1  # and the injected parameters
     assert f"{count} passed" in text, f"{count} cells, but: {text.splitlines()[-1]}"
@@ -187,10 +196,10 @@ def test_check_bites(excerpt, tmp_path):
     checked.outputs[0].text = text.replace("8", "9", 1)
     assert checked.outputs[0].text != text
     nbformat.write(excerpt, changed)
-    runs = [start_nbval(path) for path in (true, changed)]
-    texts = [run.communicate()[0] for run in runs]
-    assert runs[0].returncode == 0, texts[0]
-    assert runs[1].returncode == 1, texts[1]
+    processes = [start_nbval(path) for path in (true, changed)]
+    texts = [end_of(process) for process in processes]
+    assert processes[0].returncode == 0, texts[0]
+    assert processes[1].returncode == 1, texts[1]
     ((cell, message),) = failed_cells(changed).items()
     assert cell == f"Cell {len(code_cells(excerpt)) - 1}"
     assert "Cell outputs differ" in message and "(1, 6, 8, 8)" in message and "(1, 6, 9, 8)" in message
