@@ -147,8 +147,9 @@ def test_reference_runs_by_nbval(path, tmp_path):
     assert f"{count} passed" in text, f"{count} cells, but: {text.splitlines()[-1]}"
     record = json.loads(copy.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["studies"] == read_record(SESSIONS / f"{path.stem}.json")["studies"]
+    assert len({made["epochs"] for made in record["runs"].values()}) == 1  # what is compared was trained equally long
     for made in record["runs"].values():
-        shipped = load_reference(made["network"], made["norm"])
+        shipped = load_reference(made["network"], made["norm"], epochs=made["epochs"])
         assert History.from_json(json.dumps(made["history"])) == shipped.history
     assert not checkpoints.exists()
 
