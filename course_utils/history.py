@@ -9,6 +9,7 @@ import pandas as pd
 from course_utils.runtime import PRECISIONS, choose
 
 SCHEDULES = ("one-cycle", "step", "constant")
+OPTIMIZERS = ("sgd", "muon")
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,23 @@ class Recipe:
     precision: str = "auto"
     compile: bool = False
     num_classes: int = 10
+    optimizer: str = "sgd"
+    muon_lr: float = 0.08
+    muon_weight_decay: float = 0.02
 
     def __post_init__(self):
         choose(self.schedule, SCHEDULES, "schedule")
+        choose(self.optimizer, OPTIMIZERS, "optimizer")
         choose(self.precision, PRECISIONS, "precision")
-        for name, low in (("epochs", 1), ("step_size", 1), ("num_classes", 1), ("weight_decay", 0), ("gamma", 0)):
+        for name, low in (("epochs", 1), ("step_size", 1), ("num_classes", 1), ("weight_decay", 0), ("gamma", 0), ("muon_weight_decay", 0)):
             if not low <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least {low}")
         for name in ("momentum", "warmup", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number from 0 to below 1")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"lr is {self.lr}, expected a learning rate above 0")
+        for name in ("lr", "muon_lr"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a learning rate above 0")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, StepLR
 
 from course_utils.history import History, Recipe
+from course_utils.optimizer import Muon
 from course_utils.runtime import Precision, device_of, memory_format_of, pick_precision
 
 
@@ -34,18 +35,22 @@ def prepare(model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> TrainStat
     device = device_of(model)
     model.to(memory_format=memory_format_of(model))
     precision = pick_precision(recipe.precision, device)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
+    options = dict(
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov and recipe.momentum > 0,
         weight_decay=recipe.weight_decay,
-        fused=True,  # one pass over weight, gradient and momentum: a fifth of the time of the plain step
     )
-    if recipe.momentum > 0:
-        # The fused step would make these but not fill them where the scaler leaves out the first step (torch 2.15).
-        for parameter in model.parameters():
-            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    if recipe.optimizer == "muon":
+        kernels = dict(muon_lr=recipe.muon_lr, muon_weight_decay=recipe.muon_weight_decay)
+        optimizer = Muon(model, **kernels, **options)
+    else:
+        # One pass over weight, gradient and momentum: a fifth of the time of the plain step.
+        optimizer = torch.optim.SGD(model.parameters(), fused=True, **options)
+        if recipe.momentum > 0:
+            # The fused step would make these but not fill them where the scaler leaves out the first step (torch 2.15).
+            for parameter in model.parameters():
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     scheduler = _scheduler(recipe, optimizer, steps_per_epoch)
     scaler = torch.amp.GradScaler(device.type, enabled=precision.dtype is torch.float16)
     forward = torch.compile(model, mode="max-autotune") if recipe.compile else model
@@ -59,7 +64,8 @@ def _scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch
         # A warm-up of exactly one step would divide by zero in it.
         steps = recipe.epochs * steps_per_epoch
         options = dict(pct_start=max(recipe.warmup, 1.5 / steps), cycle_momentum=False)
-        return OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=steps, **options)
+        highest = [group["lr"] for group in optimizer.param_groups]
+        return OneCycleLR(optimizer, max_lr=highest, total_steps=steps, **options)
     if recipe.schedule == "step":
         return StepLR(optimizer, step_size=recipe.step_size * steps_per_epoch, gamma=recipe.gamma)
     return ConstantLR(optimizer, factor=1.0, total_iters=0)

@@ -151,7 +151,7 @@ def fit(
     try:
         for epoch in range(len(history.epochs) + 1, recipe.epochs + 1):
             start = time.perf_counter()
-            lr = state.scheduler.get_last_lr()[0]
+            lr = state.scheduler.get_last_lr()[-1]  # of the parameters that are no kernels
             # To standard output: what goes to standard error leaves a coloured stripe for each epoch in JupyterLab.
             batches = tqdm(train, desc=f"epoch {epoch}", leave=False, file=sys.stdout) if bar else train
             train_loss, train_accuracy = train_epoch(model, batches, state)
