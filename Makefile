@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -c "open('$(STAMP)', 'w').close()"
 
 run: $(STAMP)  ## execute every notebook quickly; DATASET=shapes (built in), cifar10 or a folder of images
-	$(BIN)/python notebooks/run.py
+	$(BIN)/python tools/run.py
 
 test: $(STAMP)  ## all tests, the notebooks' checked outputs included; two processes share them
 	$(BIN)/python -m pytest -n 2 --dist worksteal
@@ -48,24 +48,24 @@ faults: $(STAMP)  ## only the tests that inject faults, and their table in tests
 	$(BIN)/python -m pytest -m fault --fault-table tests/README.md
 
 test-broken: $(STAMP)  ## every mistake of tests/broken/gallery.yaml made in a copy, and noticed; a table of it
-	$(BIN)/python -m pytest tests/broken_check.py
+	$(BIN)/python -m pytest tests/slow/gallery_check.py
 
 test-lowest test-newest: test-%:  ## all tests with the lowest, or newest, allowed versions, in build/venv-*
-	$(PYTHON) tests/with_versions.py $*
+	$(PYTHON) tools/versions.py $*
 
 mutants: $(STAMP)  ## small automatic changes of course_utils, and whether its tests notice them; a table of it
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[mutants]"
-	$(BIN)/python tests/mutants_check.py
+	$(BIN)/python tools/mutants.py
 
 browser: $(STAMP)  ## the notebooks in JupyterLab in headless Chromium, which must be there; screenshots in build/browser/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[browser]"
-	$(BIN)/python -m pytest tests/browser_check.py
+	$(BIN)/python -m pytest tests/slow/browser_check.py
 
 colab: $(STAMP)  ## the notebooks and their standalone versions with Colab's versions on Python 3.13, the course not installed
-	$(BIN)/python -m pytest tests/colab_check.py
+	$(BIN)/python -m pytest tests/slow/colab_check.py
 
 address: $(STAMP)  ## the first cell and the badges of the notebooks anew, from the address and version in pyproject.toml
-	$(BIN)/python notebooks/setup_cell.py
+	$(BIN)/python tools/setup_cell.py
 
 lab: $(STAMP)  ## JupyterLab in notebooks/
 	$(BIN)/jupyter lab --notebook-dir=notebooks
@@ -77,22 +77,22 @@ lint: $(STAMP)  ## style of code and notebooks, and whether the workflow is a va
 	$(BIN)/zizmor --offline --quiet .github
 
 links: $(STAMP)  ## whether the links that lead elsewhere are alive; needs a network
-	$(BIN)/python tests/external_links.py
+	$(BIN)/python tools/links.py
 
 bench: $(STAMP)  ## training speed against the usual way and against the limit
-	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python tools/bench.py
 
 render: $(STAMP)  ## the committed notebooks anew, in full, an hour or two; COURSE_DATA=FOLDER for other images
-	$(BIN)/python notebooks/run.py --render
+	$(BIN)/python tools/run.py --render
 
 editions: $(STAMP)  ## the notebooks for students, exercises blank, and for teachers, in build/
-	$(BIN)/python notebooks/editions.py
+	$(BIN)/python tools/editions.py
 
 standalone: $(STAMP)  ## notebooks and snippets that need nothing of this repository, in build/standalone/
-	$(BIN)/python notebooks/standalone.py
+	$(BIN)/python tools/standalone.py
 
 reference: $(STAMP)  ## train what data/reference/jobs.yaml lists and has no result yet, hours on a CPU; DATASET=cifar10 or a folder
-	$(BIN)/python -m course_utils.reference $(STUDY) --dataset $(if $(filter shapes,$(DATASET)),cifar10,$(DATASET))
+	$(BIN)/python -m course_utils.runs.reference $(STUDY) --dataset $(if $(filter shapes,$(DATASET)),cifar10,$(DATASET))
 
 clean:  ## what was built, not .venv and not data/
 	$(PYTHON) -c "import shutil; shutil.rmtree('build', ignore_errors=True)"

@@ -1,0 +1,202 @@
+"""Finished data in, figure out. Nothing is computed here but places on the page, and nothing is shown.
+
+Every function returns a new `matplotlib.figure.Figure`. Colours are seaborn's `"colorblind"` (Okabe–Ito), and where
+colours tell things apart, markers or line styles do so too.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from course_utils.analysis.predictions import Predictions
+from course_utils.data import ImageSet
+from course_utils.training import History
+
+COLORS = sns.color_palette("colorblind")
+
+
+def _grid(n: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """A figure with `n` empty panels of `width×height` inches and no ticks; the others are switched off."""
+    if n < 1:
+        raise ValueError(f"there is nothing to draw: expected at least 1 panel, not {n}")
+    columns = min(n, columns)
+    rows = -(-n // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * width, rows * height), squeeze=False, layout="constrained"
+    )
+    for index, ax in enumerate(axes.flat):
+        ax.set(xticks=[], yticks=[])
+        ax.set_visible(index < n)
+    plt.close(figure)  # returned, not shown: a notebook draws the figure once, as the cell's result
+    return figure, axes
+
+
+def _show(ax: Axes, image: Tensor) -> None:
+    """Draw a uint8 `3×H×W` image."""
+    ax.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+
+
+def plot_images(images: Tensor, titles: Sequence[str] | None = None, columns: int = 10) -> Figure:
+    """A grid of uint8 `N×3×H×W` images, each under its title."""
+    lines = max((title.count("\n") + 1 for title in titles or []), default=0)
+    figure, axes = _grid(len(images), columns, 1.1, 1.1 + 0.2 * lines)
+    for index, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
+        _show(ax, image)
+        if titles is not None:
+            ax.set_title(titles[index], fontsize=9)
+    return figure
+
+
+def plot_augmentations(
+    images: Tensor, augmentations: Mapping[str, Callable], generator: torch.Generator, draws: int = 6
+) -> Figure:
+    """One row per augmentation: the original `images[row]` (uint8 `3×H×W`), then `draws` random versions of it."""
+    figure, axes = _grid(len(augmentations) * (draws + 1), draws + 1, 1.1, 1.15)
+    for row, (name, augment) in enumerate(augmentations.items()):
+        original = images[row % len(images)]
+        copies = augment(original[None].repeat(draws, 1, 1, 1), generator)
+        for ax, image in zip(axes[row], [original, *copies], strict=True):
+            _show(ax, image)
+        axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    axes[0, 0].set_title("original", fontsize=9)
+    axes[0, 1].set_title("random draws", fontsize=9, loc="left")
+    return figure
+
+
+def plot_class_counts(sets: Mapping[str, ImageSet]) -> Figure:
+    """Images per class in each of several sets."""
+    frames = [
+        pd.DataFrame(
+            {"class": data.classes, "images": data.labels.bincount(minlength=len(data.classes)).cpu(), "set": name}
+        )
+        for name, data in sets.items()
+    ]
+    figure, ax = plt.subplots(figsize=(8, 3), layout="constrained")
+    sns.barplot(pd.concat(frames), x="class", y="images", hue="set", palette="colorblind", ax=ax)
+    for bars, hatch in zip(ax.containers, ["", "//", "..", "xx"], strict=False):
+        for bar in bars:
+            bar.set_hatch(hatch)
+    ax.set(xlabel="", ylabel="images", ylim=(0, ax.get_ylim()[1] * 1.25))
+    ax.tick_params(axis="x", rotation=25)
+    ax.legend(ax.containers, list(sets), title="", ncols=len(sets), loc="upper center")  # the bars' own hatches
+    plt.close(figure)
+    return figure
+
+
+def plot_shared_statistics(sets: Mapping[str, Tensor]) -> Figure:
+    """Which parts of a batch share a mean: per panel an int64 N×C matrix, equal numbers where the mean is the same.
+
+    Every cell stands for the H×W positions of one channel of one image.
+    """
+    figure, axes = _grid(len(sets), len(sets), 2.9, 2.3)
+    for ax, (name, matrix) in zip(axes.flat, sets.items(), strict=True):
+        options = dict(annot=matrix.numpy(), fmt="d", cbar=False, linewidths=1, annot_kws={"size": 8})
+        sns.heatmap(matrix.numpy() % 10, cmap=sns.color_palette("colorblind", 10), vmin=0, vmax=9, ax=ax, **options)
+        ax.set(title=name, xticks=[], yticks=[], xlabel="channels", ylabel="images")
+    return figure
+
+
+def plot_histories(histories: Mapping[str, History]) -> Figure:
+    """Loss and accuracy by epoch of several runs: colour and marker tell the run, dashes the training part."""
+    frame = pd.concat([history.frame().assign(run=name) for name, history in histories.items()])
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    for ax, metric in zip(axes, ("loss", "accuracy"), strict=True):
+        for index, name in enumerate(histories):
+            for part, dashes in (("train", "--"), ("validation", "-")):
+                line = frame[(frame["run"] == name) & (frame["part"] == part)]
+                values = line[metric] * (100 if metric == "accuracy" else 1)
+                if len(line):
+                    every = max(1, len(line) // 6)  # markers of several runs beside one another, not on top
+                    style = dict(color=COLORS[index % 10], marker="os^Dv"[index % 5], markersize=5)
+                    style |= dict(markevery=(index % every, every), linewidth=1 if part == "train" else 1.6)
+                    ax.plot(line["epoch"], values, dashes, label=f"{name}, {part}", **style)
+        ax.set(xlabel="epoch", ylabel={"loss": "loss (nats)", "accuracy": "accuracy (%)"}[metric])
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(alpha=0.3)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(3, len(histories)), fontsize=9
+    )
+    plt.close(figure)
+    return figure
+
+
+def plot_misclassified(
+    image_set: ImageSet, predictions: Predictions, n: int = 10, columns: int = 5, title: str = ""
+) -> Figure:
+    """The `n` most confidently misclassified images, each with its true and its predicted class and the confidence."""
+    worst = predictions.misclassified[:n]
+    if len(predictions.misclassified) == 0:
+        figure, axes = _grid(1, 1, 4, 1)
+        axes[0, 0].text(0.5, 0.5, "no image is misclassified", ha="center", va="center")
+        return figure
+    titles = [
+        f"{image_set.classes[predictions.labels[i]]}, taken for\n"
+        f"{image_set.classes[predictions.predicted[i]]} ({predictions.confidence[i]:.1%})"
+        for i in worst.tolist()
+    ]
+    figure, axes = _grid(len(worst), columns, 1.75, 1.9)
+    figure.suptitle(title, fontsize=11)
+    for ax, index, title in zip(axes.flat, worst.tolist(), titles, strict=False):
+        _show(ax, image_set.images[index])
+        ax.set_title(title, fontsize=9)
+    return figure
+
+
+def plot_attention(images: Tensor, maps: Tensor, titles: Sequence[str]) -> Figure:
+    """Where the evidence for an answer lies: uint8 `N×3×H×W` images, below them the same under float `N×h×w` maps.
+
+    Each map has its own scale, from its smallest value (dark) to its largest (bright).
+    """
+    figure, axes = _grid(2 * len(images), len(images), 1.1, 1.35)
+    sides = (-0.5, images.shape[3] - 0.5, images.shape[2] - 0.5, -0.5)
+    for column, (image, heat, title) in enumerate(zip(images, maps, titles, strict=True)):
+        _show(axes[0, column], image)
+        _show(axes[1, column], image)
+        picture = heat.float().cpu().numpy()
+        axes[1, column].imshow(picture, cmap="viridis", alpha=0.6, interpolation="nearest", extent=sides)
+        axes[0, column].set_title(title, fontsize=9)
+    return figure
+
+
+def plot_confusion(matrix: Tensor, classes: Sequence[str], title: str = "") -> Figure:
+    """A confusion matrix (int64 C×C, rows: true) in percent of each true class."""
+    shares = 100 * matrix.double() / matrix.sum(1, keepdim=True).clamp_min(1)
+    figure, ax = plt.subplots(figsize=(6.4, 5.4), layout="constrained")
+    options = dict(annot=True, fmt=".0f", cmap="Blues", vmin=0, vmax=100, cbar_kws={"label": "% of the true class"})
+    sns.heatmap(shares.numpy(), xticklabels=classes, yticklabels=classes, annot_kws={"size": 8}, ax=ax, **options)
+    ax.set(xlabel="predicted class", ylabel="true class", title=title)
+    ax.tick_params(axis="x", rotation=40)
+    plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
+    plt.close(figure)
+    return figure
+
+
+def plot_receptive_field(gradients: Mapping[str, Tensor], fields: Mapping[str, int]) -> Figure:
+    """Where the input moves one central output: a panel per layer, its gradient (`H×W`) on a log scale of colours.
+
+    The dashed square is the theoretical receptive field of `fields[name]` pixels, centred on the picture.
+    """
+    figure, axes = _grid(len(gradients), 4, 2.6, 2.9)
+    for ax, (name, gradient) in zip(axes.flat, gradients.items(), strict=False):
+        shares = (gradient / gradient.max().clamp_min(1e-30)).clamp_min(1e-4).log10()
+        picture = ax.imshow(shares.numpy(), cmap="viridis", vmin=-4, vmax=0)
+        rows, columns = gradient.nonzero(as_tuple=True)
+        side = fields[name]
+        center_x = (columns.min() + columns.max()).item() / 2
+        center_y = (rows.min() + rows.max()).item() / 2
+        corner = (center_x - side / 2, center_y - side / 2)
+        ax.add_patch(Rectangle(corner, side, side, fill=False, linestyle="--", linewidth=1.5, edgecolor="white"))
+        ax.set_title(f"{name}: {side} pixels", fontsize=9)
+        ax.set(xlim=(-0.5, gradient.shape[1] - 0.5), ylim=(gradient.shape[0] - 0.5, -0.5))
+    colorbar = figure.colorbar(picture, ax=axes.ravel().tolist(), shrink=0.8, ticks=[-4, -3, -2, -1, 0])
+    colorbar.set_label("gradient, share of the largest")
+    colorbar.set_ticklabels(["≤ 1/10,000", "1/1000", "1/100", "1/10", "1"])
+    return figure

@@ -1,0 +1,172 @@
+"""A data set as two tensors, where to find it, and batches of it."""
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+from torchvision.datasets import CIFAR10
+
+from course_utils.data.cifar10 import BATCHES, fetch_cifar10
+from course_utils.data.folders import read_image_folder
+from course_utils.data.shapes import SHAPE_CLASSES, make_shapes
+from course_utils.files import data_root
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+Augment = Callable[[Tensor, Generator], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Labelled images in memory, with the statistics that normalize them.
+
+    `images`: uint8 `N×3×H×W`; `labels`: int64 `N`; `classes`: their names; `name`: what to call results obtained on it;
+    `mean`, `std`: float32 `3`, in 0…1, always those of the *training* set.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, indices: slice | Tensor) -> "ImageSet":
+        """The part of the set that a slice, an index tensor or a boolean mask selects."""
+        return replace(self, images=self.images[indices], labels=self.labels[indices])
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """The same set with every tensor on `device`."""
+        moved = {name: getattr(self, name).to(device) for name in ("images", "labels", "mean", "std")}
+        return replace(self, **moved)
+
+
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per channel of uint8 `N×C×H×W` images, float32 `C`, in 0…1; exact integer sums."""
+    values = torch.arange(256, dtype=torch.float64, device=images.device) / 255
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)]).double()
+    counts /= counts.sum(1, keepdim=True)
+    mean = counts @ values
+    return mean.float(), (counts @ values**2 - mean**2).clamp_min(0).sqrt().float()
+
+
+def load_images(dataset: str | Path) -> tuple[ImageSet, ImageSet]:
+    """The training and the test set of `"cifar10"`, `"shapes"` (built in), or a folder.
+
+    A folder is or holds `cifar-10-batches-py/`, or holds `{train,test}/<class>/*.{png,jpg}`. `"cifar10"` takes the
+    first such folder among `data_root()` and its `cifar10*`, and else downloads the original.
+    Raises `ValueError` for another name, `FileNotFoundError` or `ValueError` for a folder that is not whole.
+    """
+    if dataset == "shapes":
+        return _pair(make_shapes(10_000, seed=0), make_shapes(2_000, seed=1), SHAPE_CLASSES, "shapes")
+    if dataset == "cifar10":
+        root = data_root()
+        found = [folder for folder in (root, *sorted(root.glob("cifar10*"))) if _is_data_folder(folder)]
+        return _load_folder(found[0] if found else fetch_cifar10(root))
+    folder = Path(dataset).expanduser().resolve()
+    if not folder.is_dir():
+        raise ValueError(f"unknown data set {str(dataset)!r}, expected 'cifar10', 'shapes' or an existing folder")
+    if not _is_data_folder(folder):
+        raise FileNotFoundError(f"{folder} has neither cifar-10-batches-py/ nor train/ and test/ with images in it")
+    return _load_folder(folder)
+
+
+def _pair(train, test, classes: tuple[str, ...], name: str) -> tuple[ImageSet, ImageSet]:
+    mean, std = channel_statistics(train[0])
+    return ImageSet(*train, classes, name, mean, std), ImageSet(*test, classes, name, mean, std)
+
+
+def _is_data_folder(folder: Path) -> bool:
+    names = (BATCHES, "train", "test")
+    return folder.name == BATCHES or any((folder / name).is_dir() for name in names)
+
+
+def _load_folder(folder: Path) -> tuple[ImageSet, ImageSet]:
+    if folder.name == BATCHES or (folder / BATCHES).is_dir():
+        root = folder.parent if folder.name == BATCHES else folder
+        return _pair(_read_batches(root, True), _read_batches(root, False), CIFAR10_CLASSES, "CIFAR-10")
+    train, test, classes, suffix = read_image_folder(folder, cache=data_root() / "cache")
+    # A copy of CIFAR-10 is not the original: results obtained on it carry another name.
+    name = f"CIFAR-10 ({suffix})" if classes == CIFAR10_CLASSES else folder.name
+    return _pair(train, test, classes, name)
+
+
+def _read_batches(root: Path, train: bool) -> tuple[Tensor, Tensor]:
+    try:
+        batches = CIFAR10(str(root), train=train)  # checks the MD5 of every file before it unpickles it
+    except RuntimeError as error:
+        raise ValueError(f"{root / BATCHES}: a file is missing or damaged ({error})") from error
+    return torch.from_numpy(batches.data).permute(0, 3, 1, 2), torch.tensor(batches.targets)
+
+
+def split(image_set: ImageSet, held_out: int, generator: Generator) -> tuple[ImageSet, ImageSet]:
+    """Draw `held_out` images at random; returns the rest and the held-out ones."""
+    if not 0 < held_out < len(image_set):
+        raise ValueError(f"held_out is {held_out}, expected 1 to {len(image_set) - 1}, for {len(image_set)} images")
+    order = torch.randperm(len(image_set), generator=generator, device=generator.device).to(image_set.images.device)
+    return image_set[order[held_out:]], image_set[order[:held_out]]
+
+
+class BatchLoader:
+    """Normalized batches of an `ImageSet`, drawn, augmented and normalized whole on the set's device.
+
+    Iterating yields images, float32 `B×3×H×W`, `channels_last`, and labels, int64 `B`; the last batch may be smaller.
+    `augment(images, generator)` works on uint8 batches. Everything random comes from `generator`, on the set's device.
+    Raises `ValueError` for a batch size below 1 or over the size of the set, and for shuffling without a generator.
+    """
+
+    def __init__(
+        self,
+        image_set: ImageSet,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        augment: Augment | None = None,
+        generator: Generator | None = None,
+    ):
+        if not 1 <= batch_size <= len(image_set):
+            raise ValueError(f"batch_size is {batch_size}, expected 1 to {len(image_set)}, the number of images")
+        if (shuffle or augment) and generator is None:
+            raise ValueError("shuffle and augment draw random numbers, expected a torch.Generator as generator=")
+        self.image_set, self.batch_size = image_set, batch_size
+        self.shuffle, self.augment, self.generator = shuffle, augment, generator
+        self._rows = image_set.images.permute(0, 2, 3, 1).contiguous()  # no copy for channels_last images
+
+        std = image_set.std.clamp_min(1e-3)  # a channel that never changes is left at zero
+        self._scale, self._shift = 1 / (255 * std), -image_set.mean / std
+
+    @cached_property
+    def identity(self) -> str:
+        """What a run is trained on, in words; equal for equal images, labels, order of drawing and batches."""
+        parts = self._rows, self.image_set.labels, self.image_set.mean, self.image_set.std
+        crc = 0
+        for tensor in parts:
+            crc = zlib.crc32(tensor.cpu().contiguous().numpy(), crc)
+        order = "shuffled" if self.shuffle else "in order"
+        images = f"{len(self.image_set)} images of {self.image_set.name} (CRC {crc:08x})"
+        return f"{images}, {order}, in batches of {self.batch_size}, {'' if self.augment else 'not '}augmented"
+
+    def __len__(self) -> int:
+        return -(-len(self.image_set) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        labels, device = self.image_set.labels, self._rows.device
+        order = torch.randperm(len(labels), generator=self.generator, device=device) if self.shuffle else None
+        for start in range(0, len(labels), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            rows = self._rows[part] if order is None else self._rows.index_select(0, order[part])
+            if self.augment:
+                if order is None:
+                    rows = rows.clone()  # a view of the set, which an augmentation that works in place would change
+                # Affine maps give NCHW; the copy back is of bytes, and none where the layout has stayed.
+                rows = self.augment(rows.permute(0, 3, 1, 2), self.generator).permute(0, 2, 3, 1).contiguous()
+            images = torch.mul(rows, self._scale).add_(self._shift).permute(0, 3, 1, 2)
+            yield images, labels[part] if order is None else labels[order[part]]

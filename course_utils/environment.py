@@ -1,0 +1,46 @@
+"""The versions of the packages, and what a notebook prints about where it runs."""
+
+import platform
+import sys
+import tomllib
+from importlib import metadata
+
+import torch
+from packaging.requirements import Requirement
+
+from course_utils.device import hardware_name, pick_precision
+from course_utils.files import checkout
+
+
+def check_versions() -> None:
+    """Raise `ImportError` that names every package which is missing or older than the course is tested with."""
+    if root := checkout():
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        requirements = project["dependencies"]
+    else:
+        try:
+            requirements = [line for line in metadata.requires("course-utils") if "extra ==" not in line]
+        except metadata.PackageNotFoundError:  # neither checkout nor package: copied into a notebook
+            return
+    problems = []
+    for requirement in map(Requirement, requirements):
+        try:
+            found = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            problems.append(f"{requirement.name} is missing, expected {requirement.specifier}")
+        else:
+            if not requirement.specifier.contains(found, prereleases=True):
+                problems.append(f"{requirement.name} is {found}, expected {requirement.specifier}")
+    if problems:
+        raise ImportError("; ".join(problems) + ". Install them with: pip install --upgrade " + " ".join(requirements))
+
+
+def describe_session(device: torch.device) -> None:
+    """Print what the notebook runs on: versions, device, number format; in Colab also how to get a GPU."""
+    check_versions()
+    precision = pick_precision("auto", device)
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    print(f"{versions} on {hardware_name(device)}, threads: {torch.get_num_threads()}")
+    print(f"{precision.name}: {precision.reason}")
+    if "google.colab" in sys.modules and device.type == "cpu":
+        print("A GPU is ten times as fast: Runtime, Change runtime type, T4 GPU; then run all cells from the top")

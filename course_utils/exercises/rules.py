@@ -1,0 +1,120 @@
+"""`audit`: does a network keep the rules of an assignment?"""
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+from torch import nn
+
+from course_utils.analysis.operations import Operation, trace
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What an assignment asks for; what is left at its default is not asked for.
+
+    `max_parameters`: fewer than that. `min_receptive_field`: more pixels than that, before the global average.
+    `transitions`: exactly so many 1×1 convolutions followed by pooling. `strided`, `separable`, `dilated`: at least so
+    many 3×3 convolutions with a stride, depthwise convolutions followed by a 1×1, and dilated convolutions.
+    `min_accuracy`: per cent of the test images, after at most `max_epochs`.
+    """
+
+    max_parameters: int | None = None
+    min_receptive_field: int | None = None
+    transitions: int | None = None
+    max_pooling: bool = True
+    strided: int | None = None
+    separable: int | None = None
+    dilated: int | None = None
+    global_average: bool = False
+    fully_connected: bool = True
+    min_accuracy: float | None = None
+    max_epochs: int | None = None
+
+
+S8_RULES = Rules(
+    max_parameters=50_000, transitions=2, global_average=True, fully_connected=False, min_accuracy=70, max_epochs=20
+)
+
+
+S9_RULES = Rules(
+    max_parameters=200_000,
+    min_receptive_field=44,
+    max_pooling=False,
+    strided=1,
+    separable=1,
+    dilated=1,
+    global_average=True,
+    min_accuracy=85,
+)
+
+
+def _last_collapse(output: Operation) -> set[str]:
+    """By what kind of operation the grid became the numbers that the output is made of."""
+    kinds, seen, todo = set(), set(), [output]
+    while todo:
+        operation = todo.pop()
+        if operation.collapses:
+            kinds.add(operation.kind)
+        elif operation not in seen:
+            todo += operation.before
+        seen.add(operation)
+    return kinds
+
+
+def _followed_by(found: list[Operation], first: Callable[[Operation], bool], then: Callable[[Operation], bool]) -> int:
+    """How many operations are `first` and lead to one that is `then`, with nothing but norms and the like between."""
+    hits, seen = set(), set()
+    todo = [source for operation in filter(then, found) for source in operation.before]
+    while todo:
+        source = todo.pop()
+        if first(source):
+            hits.add(source)
+        elif source.kind == "other" and source not in seen:
+            todo += source.before
+        seen.add(source)
+    return len(hits)
+
+
+def audit(
+    model: nn.Module,
+    rules: Rules,
+    *,
+    test_accuracy: float | None = None,
+    epochs: int | None = None,
+    input_size: tuple[int, int, int] = (3, 32, 32),
+) -> pd.DataFrame:
+    """One row for each rule: what it asks for, what was found, and whether it passes.
+
+    `test_accuracy` (per cent) and `epochs` are what you measured; what is not given is "not known".
+    """
+    found = trace(model, input_size)
+    convolutions = [operation for operation in found if operation.kind == "convolution"]
+    parameters = sum(p.numel() for p in model.parameters())  # what is shared counts once
+    field = max((operation.field for operation in found if operation.cells_out > 1), default=1)
+    transitions = _followed_by(found, lambda o: o.pointwise, lambda o: o.pools)
+    pooled, connected = (sum(o.kind == kind for o in found) for kind in ("max pooling", "linear"))
+    strided = sum(o.stride > 1 and o.kernel == 3 for o in convolutions)
+    separable = _followed_by(found, lambda o: o.depthwise and o.kernel > 1, lambda o: o.pointwise)
+    dilated = sum(o.dilation > 1 and o.kernel > 1 for o in convolutions)
+    collapse = " and ".join(sorted(_last_collapse(found[0]))) or "none"
+    table = [
+        (rules.max_parameters, "fewer than {:,} parameters", parameters, operator.lt),
+        (rules.min_receptive_field, "receptive field over {}", field, operator.gt),
+        (rules.transitions, "{} transitions (1×1, then pooling)", transitions, operator.eq),
+        (None if rules.max_pooling else 0, "no max-pooling", pooled, operator.eq),
+        (rules.strided, "at least {} strided 3×3 convolution", strided, operator.ge),
+        (rules.separable, "at least {} depthwise-separable convolution", separable, operator.ge),
+        (rules.dilated, "at least {} dilated convolution", dilated, operator.ge),
+        ("average pooling" if rules.global_average else None, "global {}", collapse, operator.eq),
+        (None if rules.fully_connected else 0, "no fully connected layer", connected, operator.eq),
+        (rules.min_accuracy, "at least {} % of the test images", test_accuracy, operator.ge),
+        (rules.max_epochs, "at most {} epochs", epochs, operator.le),
+    ]
+    rows = []
+    for asked, rule, figure, holds in table:
+        if asked is not None:
+            passes = "not known" if figure is None else "yes" if holds(figure, asked) else "NO"
+            rows.append({"rule": rule.format(asked), "found": figure, "passes": passes})
+    return pd.DataFrame(rows)

@@ -1,0 +1,44 @@
+"""The folders of the course, and files that are written whole or not at all."""
+
+import importlib.util
+import os
+import uuid
+from pathlib import Path
+
+
+def checkout() -> Path | None:
+    """The folder of the repository that this package is used from; None where it was installed without one."""
+    package = importlib.util.find_spec("course_utils")
+    root = Path(package.origin).resolve().parents[1] if package and package.origin else None
+    return root if root and (root / "pyproject.toml").is_file() else None
+
+
+def data_root() -> Path:
+    """The folder for data sets: `COURSE_DATA` if set, else `data/` of the checkout, else `data/` where you are."""
+    if os.environ.get("COURSE_DATA"):
+        return Path(os.environ["COURSE_DATA"]).expanduser().resolve()
+    return (checkout() or Path.cwd()) / "data"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that at any moment there is the old one or the new one, also if the power fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")  # its own, should two write the same file
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def checkpoint_file(where: str | None, name: str, drive: Path = Path("/content/drive/MyDrive")) -> Path | None:
+    """The file for the checkpoints of the run `name`, for `fit`; None for no checkpoints.
+
+    `where`: `"drive"`, a folder of Google Drive where it is mounted, and else none; a folder; or None.
+    """
+    if where == "drive":
+        return drive / "course" / f"{name}.checkpoint" if drive.is_dir() else None
+    return Path(where).expanduser() / f"{name}.checkpoint" if where else None

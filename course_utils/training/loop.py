@@ -1,0 +1,182 @@
+"""`fit`: train, validate, log and checkpoint a classifier; `evaluate`: its loss and accuracy."""
+
+import copy
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from course_utils.device import Precision, device_of, evaluation_mode, hardware_name, memory_format_of, pick_precision
+from course_utils.training.checkpoint import Checkpoint
+from course_utils.training.history import History, Metrics
+from course_utils.training.optimizer import TrainState, prepare
+from course_utils.training.recipe import Recipe
+
+
+def refuse_augmented(batches) -> None:
+    """Raise `ValueError` for a `BatchLoader` that augments: every pass would measure another data set."""
+    if getattr(batches, "augment", None) is not None:
+        raise ValueError("these batches are augmented, expected the images as they are: a BatchLoader without augment=")
+
+
+def _logits(model: Callable[[Tensor], Tensor], images: Tensor, precision: Precision, num_classes: int) -> Tensor:
+    """float32 logits, N×num_classes."""
+    with precision.autocast(images.device):
+        logits = model(images)
+    if logits.shape != (len(images), num_classes):
+        expected = f"{len(images)}×{num_classes} logits for {len(images)} images"
+        raise ValueError(f"the network's output has shape {tuple(logits.shape)}, expected {expected}")
+    return logits.float()
+
+
+def _placed(images: Tensor, labels: Tensor, device: torch.device, layout: torch.memory_format) -> tuple[Tensor, Tensor]:
+    # For BatchLoader's batches both calls are mostly free: they are already there, and already channels_last.
+    return images.to(device, memory_format=layout, non_blocking=True), labels.to(device, non_blocking=True)
+
+
+def train_epoch(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], state: TrainState) -> tuple[float, float]:
+    """One pass over `batches` in training mode; returns the mean loss and the accuracy, both over images.
+
+    Raises `FloatingPointError` after the pass if the loss of a step was not finite.
+    """
+    model.train()
+    device, layout, recipe, precision = device_of(model), memory_format_of(model), state.recipe, state.precision
+    loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    first_bad = torch.full((), -1, device=device)
+    # Sums stay on the device until the epoch is over: asking for a number after each step would make a GPU wait.
+    for step, (images, labels) in enumerate(batches):
+        images, labels = _placed(images, labels, device, layout)
+        logits = _logits(state.forward, images, precision, recipe.num_classes)
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        state.optimizer.zero_grad()
+        state.scaler.scale(loss).backward()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        with warnings.catch_warnings():
+            # The scaler leaves out steps whose gradient overflows, often the first one; the schedule goes on.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            state.scheduler.step()
+        loss = loss.detach()
+        first_bad = torch.where((first_bad < 0) & ~loss.isfinite(), step, first_bad)
+        loss_sum += loss * len(images)
+        correct += (logits.argmax(1) == labels).sum()
+        seen += len(images)
+    if first_bad.item() >= 0:
+        raise FloatingPointError(
+            f"the loss was not finite at step {first_bad.item() + 1} of {step + 1} in this epoch, with lr={recipe.lr} "
+            f"in {precision.name}: try a tenth of the learning rate or precision='fp32', and check the images for NaN"
+        )
+    return loss_sum.item() / seen, correct.item() / seen
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, precision: str = "auto", num_classes: int = 10
+) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and accuracy over all images of `batches`, in evaluation mode.
+
+    Raises `ValueError` for a `BatchLoader` that augments, and for no batches at all.
+    """
+    refuse_augmented(batches)
+    device, layout = device_of(model), memory_format_of(model)
+    number_format = pick_precision(precision, device)
+    loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    with evaluation_mode(model):
+        for images, labels in batches:
+            images, labels = _placed(images, labels, device, layout)
+            logits = _logits(model, images, number_format, num_classes)
+            loss_sum += F.cross_entropy(logits, labels, reduction="sum")
+            correct += (logits.argmax(1) == labels).sum()
+            seen += len(images)
+    if seen == 0:
+        raise ValueError("there are no batches to evaluate on")
+    return loss_sum.item() / seen, correct.item() / seen
+
+
+def minutes_to_train(model: nn.Module, images: int, batch_size: int = 128) -> float:
+    """About how long it takes here to train `model` on so many 32×32 images, measured on a few batches of noise."""
+    with torch.random.fork_rng(devices=[]):  # whoever asks for the time changes no result
+        noise = torch.randn(batch_size, 3, 32, 32), torch.zeros(batch_size, dtype=torch.int64)
+        recipe = Recipe(epochs=2, lr=1e-3)  # the first epoch warms up
+        history = fit(copy.deepcopy(model), [noise] * 4, None, recipe, verbose=False)
+    return history.epochs[-1].seconds / (4 * batch_size) * images / 60
+
+
+def somebody_watches() -> bool:
+    """True in a terminal and in a notebook that a person steps through; false under papermill, nbval and in a pipe."""
+    try:
+        kernel = get_ipython().kernel
+    except (NameError, AttributeError):
+        return sys.stdout.isatty()
+    # Front ends that show a person the output also let the kernel ask that person for input; headless ones do not.
+    return bool(getattr(kernel, "_allow_stdin", False))
+
+
+def fit(
+    model: nn.Module,
+    train: Iterable[tuple[Tensor, Tensor]],
+    val: Iterable[tuple[Tensor, Tensor]] | None,
+    recipe: Recipe,
+    *,
+    verbose: bool = True,
+    checkpoint: Path | str | None = None,
+) -> History:
+    """Train `model` in place by `recipe` and return the record.
+
+    `train` and `val` are iterated once per epoch: images, float32 `B×3×H×W`, and labels, int64 `B`. `train` needs a
+    length (a `BatchLoader`, a `DataLoader`, a list). Prints one line per epoch, with a bar while somebody watches.
+    Interrupted (Ctrl-C, or stop in a notebook), it returns the epochs that were finished.
+
+    `checkpoint`: a file that is written after every epoch. Where it exists, the same call goes on from there as if it
+    had never been interrupted, bit for bit on the same machine; for another network, recipe or `BatchLoader` it is
+    refused (of other loaders only the number of batches is known).
+    """
+    if not hasattr(train, "__len__") or len(train) == 0:
+        raise ValueError(f"train is {type(train).__name__} without batches, expected a loader or list of known length")
+    device, state = device_of(model), prepare(model, recipe, len(train))
+    environment = {
+        "device": hardware_name(device),
+        "precision": state.precision.name,
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+    }
+    history = History(recipe, environment=environment)
+    loader = getattr(train, "generator", None) or getattr(getattr(train, "sampler", None), "generator", None)
+    if checkpoint is not None:
+        saved = Checkpoint.of(checkpoint, model, recipe, train)
+        history = saved.load(model, state, loader) or history
+        if verbose and history.epochs:
+            print(f"going on after epoch {len(history.epochs)} of {recipe.epochs}, from {checkpoint}")
+    bar = verbose and somebody_watches()
+    try:
+        for epoch in range(len(history.epochs) + 1, recipe.epochs + 1):
+            start = time.perf_counter()
+            lr = state.scheduler.get_last_lr()[-1]  # of the parameters that are no kernels
+            # To standard output: what goes to standard error leaves a coloured stripe for each epoch in JupyterLab.
+            batches = tqdm(train, desc=f"epoch {epoch}", leave=False, file=sys.stdout) if bar else train
+            train_loss, train_accuracy = train_epoch(model, batches, state)
+            val_loss = val_accuracy = None
+            if val is not None:
+                options = dict(precision=recipe.precision, num_classes=recipe.num_classes)
+                val_loss, val_accuracy = evaluate(model, val, **options)
+                if not math.isfinite(val_loss):
+                    raise FloatingPointError(f"the validation loss is {val_loss} after epoch {epoch}: try a lower lr")
+            seconds = time.perf_counter() - start
+            metrics = Metrics(epoch, train_loss, train_accuracy, val_loss, val_accuracy, lr, seconds)
+            history.epochs.append(metrics)
+            if verbose:
+                print(metrics, flush=True)
+            if checkpoint is not None:
+                saved.save(model, state, loader, history)
+    except KeyboardInterrupt:
+        print(
+            f"interrupted in epoch {len(history.epochs) + 1}; the history holds the {len(history.epochs)} finished ones"
+        )
+    return history

@@ -1,0 +1,185 @@
+"""Every figure shows the data it was given, and leaves nothing open behind."""
+
+import matplotlib
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from course_utils.analysis import plotting
+from course_utils.analysis.predictions import Predictions
+from course_utils.data import ImageSet
+from course_utils.data.augment import random_crop, random_hflip
+from course_utils.training import History, Metrics, Recipe
+
+matplotlib.use("Agg")
+
+CLASSES = ("cat", "dog", "frog")
+LABELS = torch.tensor([0, 0, 0, 1, 1, 2])
+IMAGES = torch.arange(6 * 3 * 4 * 4).reshape(6, 3, 4, 4).to(torch.uint8)
+IMAGE_SET = ImageSet(IMAGES, LABELS, CLASSES, "pets", torch.zeros(3), torch.ones(3))
+
+
+@pytest.fixture(autouse=True)
+def nothing_shown_or_left_open(monkeypatch):
+    for owner in (plt, Figure):
+        monkeypatch.setattr(owner, "show", lambda *args, **options: pytest.fail("show() was called"))
+    yield
+    left_open = plt.get_fignums()
+    plt.close("all")
+    assert left_open == []
+
+
+def drawn(figure: Figure) -> list:
+    """The visible panels, once the figure could be rendered."""
+    assert isinstance(figure, Figure)
+    figure.canvas.draw()
+    return [ax for ax in figure.axes if ax.get_visible()]
+
+
+def pixels(axes) -> torch.Tensor:
+    """The one picture in each panel, N×3×H×W."""
+    return torch.stack([torch.as_tensor(ax.images[0].get_array().copy()).permute(2, 0, 1) for ax in axes])
+
+
+def texts(artists) -> list[str]:
+    return [artist.get_text() for artist in artists]
+
+
+@pytest.mark.parametrize("n, columns, places", [(6, 4, (2, 4)), (3, 10, (1, 3)), (1, 10, (1, 1))])
+def test_images(n, columns, places):
+    axes = drawn(plotting.plot_images(IMAGES[:n], "abcdef"[:n], columns))
+    assert axes[0].get_subplotspec().get_gridspec().get_geometry() == places
+    assert [ax.get_title() for ax in axes] == list("abcdef"[:n])
+    assert torch.equal(pixels(axes), IMAGES[:n])
+
+
+def test_images_stand_in_rows_of_ten():
+    axes = drawn(plotting.plot_images(IMAGES[[0] * 11]))
+    assert axes[0].get_subplotspec().get_gridspec().get_geometry() == (2, 10)
+
+
+def test_augmentations():
+    generators = [torch.Generator().manual_seed(3) for _ in range(2)]
+    augmentations = {"crop": random_crop, "flip": random_hflip}
+    axes = drawn(plotting.plot_augmentations(IMAGES, augmentations, generators[0], draws=5))
+    for row, (name, augment) in enumerate(augmentations.items()):
+        panels = axes[6 * row : 6 * row + 6]
+        assert panels[0].get_ylabel() == name
+        copies = augment(IMAGES[[row] * 5], generators[1])
+        assert torch.equal(pixels(panels), torch.cat([IMAGES[[row]], copies]))
+
+
+def test_class_counts():
+    (ax,) = drawn(plotting.plot_class_counts({"train": IMAGE_SET, "test": IMAGE_SET[2:5]}))
+    assert [[bar.get_height() for bar in bars] for bars in ax.containers] == [[3, 2, 1], [1, 2, 0]]
+    assert texts(ax.get_xticklabels()) == list(CLASSES) and ax.get_ylabel() == "images"
+    assert texts(ax.get_legend().get_texts()) == ["train", "test"]
+    # The legend tells the sets apart as the bars do: by colour and by hatch.
+    looks = [(bars[0].get_facecolor(), bars[0].get_hatch() or "") for bars in ax.containers]
+    assert [len(set(look)) for look in zip(*looks, strict=True)] == [2, 2]
+    assert [(patch.get_facecolor(), patch.get_hatch() or "") for patch in ax.get_legend().get_patches()] == looks
+
+
+def make_history(epochs: int, validation: bool = True) -> History:
+    figures = [(2 / e, 0.2 * e, *((1.5 / e, 0.25 * e) if validation else (None, None))) for e in range(1, epochs + 1)]
+    return History(Recipe(), [Metrics(e, *row, lr=0.1, seconds=1.0) for e, row in enumerate(figures, 1)])
+
+
+@pytest.mark.parametrize("validation", [True, False])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_one_history(epochs, validation):
+    axes = drawn(plotting.plot_histories({"run": make_history(epochs, validation)}))
+    numbers = range(1, epochs + 1)
+    expected = [
+        [[2 / e for e in numbers], [1.5 / e for e in numbers]],
+        [[20 * e for e in numbers], [25 * e for e in numbers]],
+    ]
+    for ax, lines in zip(axes, expected, strict=True):
+        assert [line.get_label() for line in ax.get_lines()] == ["run, train", "run, validation"][: 1 + validation]
+        for line, values in zip(ax.get_lines(), lines, strict=False):
+            assert list(line.get_xdata()) == list(numbers) and list(line.get_ydata()) == pytest.approx(values)
+    labels = [(ax.get_xlabel(), ax.get_ylabel()) for ax in axes]
+    assert labels == [("epoch", "loss (nats)"), ("epoch", "accuracy (%)")]
+
+
+def test_several_histories_differ_in_colour_and_marker():
+    figure = plotting.plot_histories({name: make_history(2) for name in "abcd"})
+    for ax in drawn(figure):
+        looks = [(line.get_color(), line.get_marker()) for line in ax.get_lines()]
+        assert looks[::2] == looks[1::2]  # training and validation differ in the dashes
+        assert [len(set(look)) for look in zip(*looks, strict=True)] == [4, 4]
+        assert [line.get_linestyle() for line in ax.get_lines()] == ["--", "-"] * 4
+    labels = [f"{name}, {part}" for name in "abcd" for part in ("train", "validation")]
+    assert texts(figure.legends[0].get_texts()) == labels
+
+
+def test_shared_statistics():
+    sets = {"columns": torch.arange(12).reshape(3, 4) % 4, "cells": torch.arange(12).reshape(3, 4)}
+    axes = drawn(plotting.plot_shared_statistics(sets))
+    assert [ax.get_title() for ax in axes] == list(sets)
+    for ax, matrix in zip(axes, sets.values(), strict=True):
+        assert [int(text.get_text()) for text in ax.texts] == matrix.flatten().tolist()
+        colors = ax.collections[0].get_facecolors()
+        shared = matrix.flatten()[:, None] % 10 == matrix.flatten() % 10
+        assert torch.equal(torch.tensor((colors[:, None] == colors).all(-1)), shared)
+
+
+@pytest.mark.parametrize("n", [1, 2, 10])
+def test_misclassified(n):
+    rows = [[1, 0, 0], [0.3, 0.7, 0], [0, 0, 1], [0, 1, 0], [0.6, 0.4, 0], [0, 0, 1]]
+    axes = drawn(plotting.plot_misclassified(IMAGE_SET, Predictions(LABELS, torch.tensor(rows)), n))
+    titles = ["cat, taken for\nfrog (100.0%)", "cat, taken for\ndog (70.0%)", "dog, taken for\ncat (60.0%)"]
+    assert [ax.get_title() for ax in axes] == titles[:n]
+    assert torch.equal(pixels(axes), IMAGES[[2, 1, 4]][:n])
+
+
+def test_nothing_misclassified():
+    (ax,) = drawn(plotting.plot_misclassified(IMAGE_SET, Predictions(LABELS, torch.eye(3)[LABELS])))
+    assert texts(ax.texts) == ["no image is misclassified"] and not ax.images
+    assert ax.texts[0].get_position() == (0.5, 0.5)  # of the axes, so in the middle of the figure
+    assert (ax.get_xlim(), ax.get_ylim()) == ((0, 1), (0, 1))
+
+
+def test_attention():
+    maps = torch.arange(2 * 2 * 2.0).reshape(2, 2, 2)
+    axes = drawn(plotting.plot_attention(IMAGES[:2], maps, ["one", "two"]))
+    assert [ax.get_title() for ax in axes] == ["one", "two", "", ""]
+    assert torch.equal(pixels(axes[:2]), IMAGES[:2])
+    for ax, image, heat in zip(axes[2:], IMAGES, maps, strict=False):
+        below, above = ax.images
+        assert torch.equal(torch.from_numpy(below.get_array().data), image.permute(1, 2, 0))
+        assert torch.equal(torch.from_numpy(above.get_array().data), heat)
+        assert below.get_extent() == above.get_extent()  # one over the other
+
+
+def test_confusion():
+    ax, bar = drawn(plotting.plot_confusion(torch.tensor([[3, 1, 0], [0, 2, 6], [0, 0, 0]]), CLASSES, "pets"))
+    percent = [75, 25, 0, 0, 25, 75, 0, 0, 0]  # a class without images has an empty row
+    assert ax.collections[0].get_array().flatten().tolist() == percent
+    assert texts(ax.texts) == [str(p) for p in percent]
+    assert texts(ax.get_xticklabels()) == texts(ax.get_yticklabels()) == list(CLASSES)
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("predicted class", "true class", "pets")
+    assert bar.get_ylabel() == "% of the true class"
+
+
+def test_receptive_field():
+    gradient = torch.zeros(32, 40)
+    gradient[10:17, 4:11] = 0.02
+    gradient[13, 7] = 2
+    sides = {"first": 7, "second": 9}
+    *axes, bar = drawn(plotting.plot_receptive_field({"first": gradient, "second": gradient.T}, sides))
+    for ax, (name, side), center in zip(axes, sides.items(), [(7, 13), (13, 7)], strict=True):
+        (square,) = ax.patches
+        assert (square.get_width(), square.get_height(), tuple(square.get_center())) == (side, side, center)
+        shares = torch.as_tensor(ax.images[0].get_array())  # powers of ten, cut off at 1/10,000
+        assert shares[center[::-1]] == 0 and shares.unique().tolist() == pytest.approx([-4, -2, 0])
+        assert ax.get_title() == f"{name}: {side} pixels"
+        height, width = shares.shape
+        assert (ax.get_xlim(), ax.get_ylim()) == ((-0.5, width - 0.5), (height - 0.5, -0.5))  # the whole picture
+    assert bar.get_ylabel() == "gradient, share of the largest"
+
+
+def test_nothing_to_draw():
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plotting.plot_images(torch.zeros(0, 3, 8, 8, dtype=torch.uint8))

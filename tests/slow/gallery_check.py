@@ -1,0 +1,93 @@
+"""The gallery of mistakes: each entry of gallery.yaml is made in a copy of the course, and must be noticed.
+
+`make test-broken` makes all of them and writes the table in gallery.md; `make test` a few.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+GALLERY = yaml.safe_load((ROOT / "tests" / "slow" / "gallery.yaml").read_text(encoding="utf-8"))
+TABLE = ROOT / "tests" / "slow" / "gallery.md"
+NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "build", "cache", "cifar*", "unfinished", "*.egg-info")
+
+
+def copy_of_the_course(folder: Path) -> Path:
+    return Path(shutil.copytree(ROOT, folder / "course", ignore=NOT_COPIED))
+
+
+def make_mistake(entry: dict, course: Path) -> None:
+    """Put `new` in place of `old`; `ValueError` where there is no `old`."""
+    file = course / entry["file"]
+    text = file.read_text(encoding="utf-8")
+    if entry["old"] not in text:
+        raise ValueError(
+            f"'{entry['name']}': {entry['file']} does not have {entry['old']!r} any more, mend the gallery"
+        )
+    file.write_text(text.replace(entry["old"], entry["new"]), encoding="utf-8")
+
+
+def look_at(course: Path, *caught_by: str) -> tuple[int, str]:
+    """Exit status and output of what is to notice the mistake: tests, or `run` and what tools/run.py takes."""
+    if caught_by[0].startswith("run "):
+        command = [sys.executable, "tools/run.py", *shlex.split(caught_by[0])[1:]]
+    else:
+        command = [sys.executable, "-m", "pytest", "-x", "-rf", *caught_by]
+    # The copy comes before the installed package; one thread each, as everywhere where something else computes.
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(course),
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "1000",
+        "DATASET": "shapes",
+    }
+    done = subprocess.run(command, cwd=course, env=environment, capture_output=True, text=True, timeout=400)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """What was found, for the table, which is written only when every entry was looked at."""
+    rows = {}
+    yield rows
+    if set(rows) == {entry["name"] for entry in GALLERY}:
+        head, _, _ = TABLE.read_text(encoding="utf-8").partition("| mistake |")
+        lines = ["| mistake | made in | caught by | after |", "| --- | --- | --- | --- |"]
+        for entry in GALLERY:
+            lines.append(
+                f"| {entry['name']} | {entry['file']} | `{entry['caught_by']}` | {rows[entry['name']]:.0f} s |"
+            )
+        TABLE.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def check(entry: dict, folder: Path) -> float:
+    """Make the mistake and see it noticed, with its message; returns the seconds that took."""
+    course = copy_of_the_course(folder)
+    make_mistake(entry, course)
+    start = time.perf_counter()
+    status, text = look_at(course, entry["caught_by"])
+    seconds = time.perf_counter() - start
+    assert status == 1, f"'{entry['name']}' was not noticed by {entry['caught_by']}: {text[-3000:]}"
+    assert entry["message"] in text, f"'{entry['name']}': expected {entry['message']!r} in {text[-3000:]}"
+    return seconds
+
+
+@pytest.mark.parametrize("entry", GALLERY, ids=lambda entry: entry["name"])
+def test_mistake_is_noticed(entry, tmp_path, rows):
+    rows[entry["name"]] = check(entry, tmp_path)
+
+
+def test_unbroken_course_passes(tmp_path):
+    course = copy_of_the_course(tmp_path)
+    tests = sorted({entry["caught_by"] for entry in GALLERY if not entry["caught_by"].startswith("run ")})
+    for caught_by in (tests, ["run "]):
+        status, text = look_at(course, *caught_by)
+        assert status == 0, text[-3000:]

@@ -1,0 +1,34 @@
+"""The folder for data sets, and where checkpoints go."""
+
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+
+from course_utils.files import checkpoint_file, data_root
+
+
+def test_data_root(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    origin = str(tmp_path / "checkout" / "course_utils" / "__init__.py")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: SimpleNamespace(origin=origin))
+    monkeypatch.setenv("COURSE_DATA", "")
+    assert data_root() == tmp_path / "data"  # installed: where you are
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "pyproject.toml").touch()
+    assert data_root() == tmp_path / "checkout" / "data"
+    monkeypatch.delenv("COURSE_DATA")
+    assert data_root() == tmp_path / "checkout" / "data"
+    monkeypatch.setenv("COURSE_DATA", "elsewhere")
+    assert data_root() == tmp_path / "elsewhere"
+    for home in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(home, str(tmp_path / "home"))
+    monkeypatch.setenv("COURSE_DATA", "~/images")
+    assert data_root() == tmp_path / "home" / "images"
+
+
+def test_checkpoints_go_where_they_are_asked_to(tmp_path):
+    assert checkpoint_file(None, "S8") is None
+    assert checkpoint_file(str(tmp_path), "S8") == tmp_path / "S8.checkpoint"
+    assert checkpoint_file("~/runs", "S8") == Path.home() / "runs" / "S8.checkpoint"
+    assert checkpoint_file("drive", "S8", drive=tmp_path) == tmp_path / "course" / "S8.checkpoint"
+    assert checkpoint_file("drive", "S8", drive=tmp_path / "not mounted") is None

@@ -1,0 +1,92 @@
+"""The recipe refuses what cannot work; the record survives the way to a file and back."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from course_utils.device import PRECISIONS
+from course_utils.training import History, Metrics, Recipe
+from course_utils.training.recipe import SCHEDULES
+
+
+def make_history(validation: bool = True) -> History:
+    # Thirds have no short decimal form: only a text with every digit brings them back.
+    figures = (2 / 3, 1 / 3) + ((4 / 3, 0.25) if validation else (None, None))
+    epochs = [Metrics(1, *figures, lr=0.1 / 3, seconds=1.5), Metrics(2, *figures, lr=1e-9, seconds=2.5)]
+    return History(Recipe(epochs=2, schedule="step", label_smoothing=0.1), epochs, {"device": "cpu", "torch": "2"})
+
+
+def test_nothing_is_compiled_unasked():
+    assert not Recipe().compile  # costs up to minutes and gains little: see README.md
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_json_round_trip(validation):
+    history = make_history(validation)
+    back = History.from_json(history.to_json())
+    assert back == history and back.environment == history.environment
+    assert [m.seconds for m in back.epochs] == [1.5, 2.5]
+
+
+def test_only_results_count_for_equality():
+    history = make_history()
+    slower = [replace(metrics, seconds=99.0) for metrics in history.epochs]
+    assert replace(history, epochs=slower, environment={"device": "another"}) == history
+    assert replace(history, recipe=Recipe(epochs=2)) != history
+    for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr"):
+        other = replace(history.epochs[0], **{name: math.nextafter(getattr(history.epochs[0], name), 9)})
+        assert replace(history, epochs=[other, history.epochs[1]]) != history
+
+
+@pytest.mark.parametrize("validation", [True, False])
+def test_frame_has_one_row_per_epoch_and_part(validation):
+    expected = []
+    for epoch, lr, seconds in ((1, 0.1 / 3, 1.5), (2, 1e-9, 2.5)):
+        expected.append(dict(epoch=epoch, part="train", loss=2 / 3, accuracy=1 / 3, lr=lr, seconds=seconds))
+        if validation:
+            expected.append(dict(epoch=epoch, part="validation", loss=4 / 3, accuracy=0.25, lr=lr, seconds=seconds))
+    assert make_history(validation).frame().to_dict("records") == expected
+
+
+BAD_RECIPES = [
+    (dict(schedule="cosine"), ["schedule 'cosine'", *SCHEDULES]),
+    (dict(precision="fp8"), ["precision 'fp8'", *PRECISIONS]),
+    *(({name: 0}, [f"{name} is 0", "at least 1"]) for name in ("epochs", "step_size", "num_classes")),
+    *((dict(lr=lr), [f"lr is {lr}", "above 0"]) for lr in (0.0, -0.1, math.nan, math.inf)),
+    *(({name: -1}, [f"{name} is -1", "at least 0"]) for name in ("weight_decay", "gamma")),
+    *(
+        ({name: value}, [f"{name} is {value}", "from 0 to below 1"])
+        for name in ("momentum", "warmup", "label_smoothing")
+        for value in (-0.1, 1, math.nan)
+    ),
+]
+
+
+@pytest.mark.parametrize("options, words", BAD_RECIPES)
+def test_bad_recipe(options, words):
+    with pytest.raises(ValueError) as caught:
+        Recipe(**options)
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+BAD_TEXTS = [
+    ("", "Expecting value"),
+    (make_history().to_json()[:-20], "line"),
+    ("[]", "no history"),
+    ("null", "no history"),
+    ("{}", "no history.*epochs"),
+    ('{"epochs": []}', "no history.*recipe"),
+    ('{"epochs": 3, "recipe": {}}', "no history"),
+    ('{"epochs": [{"epoch": 1}], "recipe": {}}', "no history.*train_loss"),
+    ('{"epochs": [], "recipe": {}, "speed": 1}', "no history.*speed"),
+    ('{"epochs": [], "recipe": {"speed": 1}}', "no history.*speed"),
+    ('{"epochs": [], "recipe": {"schedule": "cosine"}}', "'cosine'.*one-cycle, step, constant"),
+    (make_history().to_json().replace('"epochs": 2', '"epochs": 0'), "epochs is 0"),
+]
+
+
+@pytest.mark.parametrize("text, message", BAD_TEXTS)
+def test_broken_text(text, message):
+    with pytest.raises(ValueError, match=message):
+        History.from_json(text)

@@ -1,0 +1,47 @@
+"""The student's and the teacher's edition of every notebook, in build/student/ and build/teacher/: `make editions`.
+
+Both come from the committed notebook. The student's has no outputs, and in every cell tagged `solution` three dots in
+place of all that stands before the check; the teacher's has the solutions, and the outputs of the full run.
+"""
+
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS, BUILD = ROOT / "notebooks", ROOT / "build"
+SOLUTION, CHECK = "solution", "check_answer("
+BLANK = "answer = ...  # in place of the dots, or a function of this name\n"
+
+
+def blank(source: str) -> str:
+    """A solution cell without its solution; `ValueError` if it does not end with its check."""
+    *_, check = source.splitlines()
+    if not check.startswith(CHECK):
+        raise ValueError(f"a cell tagged {SOLUTION!r} ends with {check!r}, expected {CHECK}...)")
+    return BLANK + check
+
+
+def student_edition(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy to work on."""
+    book = nbformat.from_dict(book)
+    for cell in book.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+            cell.metadata = {name: value for name, value in cell.metadata.items() if name == "tags"}
+            if SOLUTION in cell.metadata.get("tags", []):
+                cell.source = blank(cell.source)
+    return book
+
+
+def main() -> None:
+    for source in sorted(NOTEBOOKS.glob("*.ipynb")):
+        book = nbformat.read(source, as_version=4)
+        for folder, edition in (("student", student_edition(book)), ("teacher", book)):
+            (BUILD / folder).mkdir(parents=True, exist_ok=True)
+            nbformat.write(edition, BUILD / folder / source.name)
+            print(BUILD / folder / source.name)
+
+
+if __name__ == "__main__":
+    main()

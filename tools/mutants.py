@@ -1,0 +1,139 @@
+"""Automatic mutants of `course_utils`: a sample from each module, and whether the tests of that module notice them.
+
+A mutant is a copy of the course with one small change that Cosmic Ray has made: a comparison turned round, a number one
+larger, a decorator gone. `make mutants` runs it, keeps what it found in mutants/found.json and writes the table in
+mutants/README.md. A mutant that survives needs a new test, or a reason in mutants/survivors.yaml why it changes nothing
+that matters. With names of modules, `python tools/mutants.py augment`, only theirs are made and found anew.
+"""
+
+import argparse
+import ast
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import yaml
+from cosmic_ray.ast import ast_nodes, get_ast_from_path
+from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.plugins import get_operator, operator_names
+from cosmic_ray.work_item import MutationSpec
+from gallery_check import ROOT, copy_of_the_course
+
+FOLDER = ROOT / "tests" / "slow" / "mutants"
+PER_MODULE, SEED, SECONDS = 5, 0, 300
+# The tests of a module are those of its name, and where there are none, or not all of them, these.
+TESTS = {
+    "folders": ["data"],
+    "layers": ["layers", "networks"],
+    "records": ["study", "reference"],
+    "sessions": ["results"],
+    "trace": ["audit", "analysis"],
+    "training": ["training", "state"],
+}
+
+
+def type_hints(source: str) -> list[ast.expr]:
+    """A change in one of them changes nothing that runs."""
+    nodes = ast.walk(ast.parse(source))
+    hints = [getattr(node, name, None) for node in nodes for name in ("annotation", "returns")]
+    return [hint for hint in hints if hint is not None]
+
+
+def sample(module: Path) -> list[MutationSpec]:
+    """`PER_MODULE` mutations at different places, drawn at random, but always the same ones."""
+    tree, places = get_ast_from_path(module), {}
+    hints = type_hints(module.read_text(encoding="utf-8"))
+    spans = [((hint.lineno, hint.col_offset), (hint.end_lineno, hint.end_col_offset)) for hint in hints]
+    for name in operator_names():
+        operator = get_operator(name)
+        if operator.arguments():
+            continue
+        found = (place for node in ast_nodes(tree) for place in operator().mutation_positions(node))
+        for occurrence, (start, end) in enumerate(found):
+            if not any(first <= start < last for first, last in spans):
+                places.setdefault(start, []).append(MutationSpec(module, name, occurrence, start, end))
+    rng = random.Random(f"{module.stem} {SEED}")
+    chosen = rng.sample(sorted(places), min(PER_MODULE, len(places)))
+    return [rng.choice(places[place]) for place in chosen]
+
+
+def look_at(module: str) -> list[dict]:
+    """Each mutant of a module of the course in the current folder: where, what was changed, and whether it survived."""
+    names = [f"tests/test_{name}.py" for name in TESTS.get(module, [module])]
+    command = f"{sys.executable} -m pytest -x {' '.join(names)}"
+    subprocess.run(command.split(), check=True, stdout=subprocess.DEVNULL)  # without a mutant all pass
+    rows = []
+    for mutation in sample(Path("course_utils") / f"{module}.py"):
+        result = mutate_and_test([mutation], command, SECONDS)
+        lines = [
+            line for line in (result.diff or "").splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")
+        ]
+        old, new = (" ".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
+        rows.append(
+            {"module": module, "line": mutation.start_pos[0], "old": old, "new": new, "killed": result.is_killed}
+        )
+    return rows
+
+
+def table(rows: list[dict], reasons: dict[tuple[str, str], str]) -> str:
+    modules = sorted({row["module"] for row in rows})
+    lines = ["| module | mutants | killed |", "| --- | --- | --- |"]
+    for module in modules:
+        of_it = [row["killed"] for row in rows if row["module"] == module]
+        lines.append(f"| {module} | {len(of_it)} | {sum(of_it)} |")
+    killed = sum(row["killed"] for row in rows)
+    lines += [f"| all | {len(rows)} | {killed} ({killed / len(rows):.0%}) |", "", "Survivors:", ""]
+    lines += ["| module | instead of | stood | why it does not matter |", "| --- | --- | --- | --- |"]
+    for row in rows:
+        if not row["killed"]:
+            why = reasons.get((row["old"], row["new"]), "NOT KNOWN")
+            lines.append(f"| {row['module']} | `{row['old']}` | `{row['new']}` | {why} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("modules", nargs="*", help="default: all of course_utils")
+    parser.add_argument("--here", action="store_true", help="mutate the course in the current folder; print JSON")
+    options = parser.parse_args()
+    if options.here:
+        print(json.dumps(look_at(options.modules[0])))
+        return 0
+
+    def in_a_copy(module: str) -> list[dict]:
+        with tempfile.TemporaryDirectory() as folder:
+            course = copy_of_the_course(Path(folder))
+            environment = {**os.environ, "PYTHONPATH": str(course), "OMP_NUM_THREADS": "1"}
+            command = [sys.executable, __file__, "--here", module]
+            done = subprocess.run(command, cwd=course, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        rows = json.loads(done.stdout)
+        for row in rows:
+            outcome = "killed  " if row["killed"] else "SURVIVED"
+            print(f"{outcome} {module}, line {row['line']}: {row['old']}  ->  {row['new']}", flush=True)
+        return rows
+
+    all_modules = sorted(path.stem for path in (ROOT / "course_utils").glob("*.py") if path.stem != "__init__")
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        rows = [row for found in pool.map(in_a_copy, options.modules or all_modules) for row in found]
+    found, readme, reasons = (FOLDER / name for name in ("found.json", "README.md", "survivors.yaml"))
+    if options.modules:
+        kept = json.loads(found.read_text(encoding="utf-8"))
+        rows = sorted(
+            [row for row in kept if row["module"] not in options.modules] + rows, key=lambda row: row["module"]
+        )
+    found.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", encoding="utf-8")
+    reasons = yaml.safe_load(reasons.read_text(encoding="utf-8"))
+    text = table(rows, {(entry["old"], entry["new"]): entry["why"] for entry in reasons})
+    head, _, _ = readme.read_text(encoding="utf-8").partition("| module |")
+    readme.write_text(head + text, encoding="utf-8")
+    print(text)
+    return "NOT KNOWN" in text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
