@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from course_utils.checks import one_of
 
@@ -87,6 +87,34 @@ def memory_format_of(model: nn.Module) -> torch.memory_format:
     grouped = any(isinstance(module, nn.GroupNorm) and module.num_groups > 1 for module in model.modules())
     on_cpu = device_of(model).type == "cpu"
     return torch.contiguous_format if grouped and on_cpu else torch.channels_last
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how a model computes: device, memory layout and number format, picked once."""
+
+    device: torch.device
+    layout: torch.memory_format
+    precision: Precision
+
+    @classmethod
+    def of(cls, model: nn.Module, precision: str = "auto") -> "Placement":
+        """The device of `model`, the faster layout for it there, and the precision of that name."""
+        device = device_of(model)
+        return cls(device, memory_format_of(model), pick_precision(precision, device))
+
+    def images(self, images: Tensor) -> Tensor:
+        """`images` on the device and in the layout; free where they are already."""
+        return images.to(self.device, memory_format=self.layout, non_blocking=True)
+
+    def logits(self, model: nn.Module, images: Tensor, num_classes: int | None = None) -> Tensor:
+        """float32 logits, N×num_classes, of `images` that are placed; `ValueError` for an output of another shape."""
+        with self.precision.autocast(self.device):
+            logits = model(images)
+        if logits.ndim != 2 or len(logits) != len(images) or num_classes not in (None, logits.shape[1]):
+            expected = f"{len(images)}×{num_classes or 'classes'} logits for {len(images)} images"
+            raise ValueError(f"the network's output has shape {tuple(logits.shape)}, expected {expected}")
+        return logits.float()
 
 
 @contextmanager

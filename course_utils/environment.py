@@ -8,13 +8,13 @@ from importlib import metadata
 import torch
 from packaging.requirements import Requirement
 
-from course_utils.device import hardware_name, pick_precision
-from course_utils.files import checkout
+from course_utils.device import Placement, hardware_name, pick_precision
+from course_utils.files import repository_root
 
 
 def check_versions() -> None:
     """Raise `ImportError` that names every package which is missing or older than the course is tested with."""
-    if root := checkout():
+    if root := repository_root():
         project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         requirements = project["dependencies"]
     else:
@@ -33,6 +33,18 @@ def check_versions() -> None:
                 problems.append(f"{requirement.name} is {found}, expected {requirement.specifier}")
     if problems:
         raise ImportError("; ".join(problems) + ". Install them with: pip install --upgrade " + " ".join(requirements))
+
+
+def describe_environment(placement: Placement) -> dict[str, str]:
+    """What a training runs on, for its record: hardware, number format, threads and versions."""
+    return {
+        "device": hardware_name(placement.device),
+        "precision": placement.precision.name,
+        "threads": str(torch.get_num_threads()),
+        "torch": str(torch.__version__),  # a text, not its own class, which checkpoints do not hold
+        "torchvision": metadata.version("torchvision"),
+        "python": platform.python_version(),
+    }
 
 
 def describe_session(device: torch.device) -> None:

@@ -6,18 +6,21 @@ import uuid
 from pathlib import Path
 
 
-def checkout() -> Path | None:
+def repository_root() -> Path | None:
     """The folder of the repository that this package is used from; None where it was installed without one."""
     package = importlib.util.find_spec("course_utils")
     root = Path(package.origin).resolve().parents[1] if package and package.origin else None
     return root if root and (root / "pyproject.toml").is_file() else None
 
 
+REFERENCE = (repository_root() or Path.cwd()) / "data" / "reference"
+
+
 def data_root() -> Path:
     """The folder for data sets: `COURSE_DATA` if set, else `data/` of the checkout, else `data/` where you are."""
     if os.environ.get("COURSE_DATA"):
         return Path(os.environ["COURSE_DATA"]).expanduser().resolve()
-    return (checkout() or Path.cwd()) / "data"
+    return (repository_root() or Path.cwd()) / "data"
 
 
 def write_whole(path: Path, content: bytes) -> None:

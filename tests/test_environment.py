@@ -21,7 +21,7 @@ def test_versions_of_this_machine_are_allowed():
 def test_versions_outside_the_range(checkout, monkeypatch, tmp_path):
     version = metadata.version
     if not checkout:  # installed without the repository around it
-        monkeypatch.setattr(environment, "checkout", lambda: None)
+        monkeypatch.setattr(environment, "repository_root", lambda: None)
     monkeypatch.setattr(metadata, "requires", lambda name: ["torch>=2.11", "tqdm>=4.67", 'ruff>=0.9; extra == "dev"'])
     monkeypatch.setattr(metadata, "version", lambda name: "2.10.9+cu130" if name == "torch" else version(name))
     with pytest.raises(ImportError) as caught:
@@ -36,7 +36,7 @@ def test_versions_outside_the_range(checkout, monkeypatch, tmp_path):
     monkeypatch.setattr(metadata, "version", lambda name: missing(name) if name == "tqdm" else version(name))
     with pytest.raises(ImportError, match=r"^tqdm is missing, expected >=4\.67\. "):
         check_versions()
-    monkeypatch.setattr(environment, "checkout", lambda: None)
+    monkeypatch.setattr(environment, "repository_root", lambda: None)
     monkeypatch.setattr(metadata, "requires", missing)
     check_versions()  # copied out of the package, its lists are not there
 

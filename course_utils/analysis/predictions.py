@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from course_utils.device import device_of, evaluation_mode, memory_format_of, pick_precision
+from course_utils.device import Placement, evaluation_mode
 from course_utils.training.loop import refuse_augmented
 
 
@@ -47,13 +47,10 @@ def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precisio
     """
     refuse_augmented(batches)
     labels, probabilities = [], []
-    device, layout = device_of(model), memory_format_of(model)
-    number_format = pick_precision(precision, device)
+    placement, num_classes = Placement.of(model, precision), getattr(batches, "num_classes", None)
     with evaluation_mode(model):
         for images, batch_labels in batches:
-            with number_format.autocast(device):
-                logits = model(images.to(device, memory_format=layout))
-            probabilities.append(logits.float().softmax(1))
+            probabilities.append(placement.logits(model, placement.images(images), num_classes).softmax(1))
             labels.append(batch_labels)
     if not labels:
         raise ValueError("there are no batches to predict")

@@ -144,7 +144,7 @@ class BatchLoader:
         self._scale, self._shift = 1 / (255 * std), -image_set.mean / std
 
     @cached_property
-    def identity(self) -> str:
+    def fingerprint(self) -> str:
         """What a run is trained on, in words; equal for equal images, labels, order of drawing and batches."""
         parts = self._rows, self.image_set.labels, self.image_set.mean, self.image_set.std
         crc = 0
@@ -153,6 +153,11 @@ class BatchLoader:
         order = "shuffled" if self.shuffle else "in order"
         images = f"{len(self.image_set)} images of {self.image_set.name} (CRC {crc:08x})"
         return f"{images}, {order}, in batches of {self.batch_size}, {'' if self.augment else 'not '}augmented"
+
+    @property
+    def num_classes(self) -> int:
+        """How wide a network's output must be."""
+        return len(self.image_set.classes)
 
     def __len__(self) -> int:
         return -(-len(self.image_set) // self.batch_size)

@@ -1,9 +1,10 @@
 """The exercises of all sessions: `check_answer` says what is wrong with an answer, and gives a hint."""
 
 from course_utils.checks import one_of
-from course_utils.exercises import s8, s9
+from course_utils.exercises.s8 import S8_CHECKS
+from course_utils.exercises.s9 import S9_CHECKS
 
-CHECKS = s8.CHECKS | s9.CHECKS
+CHECKS = S8_CHECKS | S9_CHECKS
 
 
 def check_answer(exercise: str, answer) -> None:

@@ -17,7 +17,7 @@ class Rules:
     `max_parameters`: fewer than that. `min_receptive_field`: more pixels than that, before the global average.
     `transitions`: exactly so many 1×1 convolutions followed by pooling. `strided`, `separable`, `dilated`: at least so
     many 3×3 convolutions with a stride, depthwise convolutions followed by a 1×1, and dilated convolutions.
-    `min_accuracy`: per cent of the test images, after at most `max_epochs`.
+    `min_accuracy`: share of the test images, after at most `max_epochs`.
     """
 
     max_parameters: int | None = None
@@ -34,7 +34,7 @@ class Rules:
 
 
 S8_RULES = Rules(
-    max_parameters=50_000, transitions=2, global_average=True, fully_connected=False, min_accuracy=70, max_epochs=20
+    max_parameters=50_000, transitions=2, global_average=True, fully_connected=False, min_accuracy=0.70, max_epochs=20
 )
 
 
@@ -46,7 +46,7 @@ S9_RULES = Rules(
     separable=1,
     dilated=1,
     global_average=True,
-    min_accuracy=85,
+    min_accuracy=0.85,
 )
 
 
@@ -77,6 +77,10 @@ def _followed_by(found: list[Operation], first: Callable[[Operation], bool], the
     return len(hits)
 
 
+def _per_cent(share: float | None) -> float | None:
+    return None if share is None else round(100 * share, 2)
+
+
 def audit(
     model: nn.Module,
     rules: Rules,
@@ -87,7 +91,7 @@ def audit(
 ) -> pd.DataFrame:
     """One row for each rule: what it asks for, what was found, and whether it passes.
 
-    `test_accuracy` (per cent) and `epochs` are what you measured; what is not given is "not known".
+    `test_accuracy` (share of 1) and `epochs` are what you measured; what is not given is "not known".
     """
     found = trace(model, input_size)
     convolutions = [operation for operation in found if operation.kind == "convolution"]
@@ -109,7 +113,7 @@ def audit(
         (rules.dilated, "at least {} dilated convolution", dilated, operator.ge),
         ("average pooling" if rules.global_average else None, "global {}", collapse, operator.eq),
         (None if rules.fully_connected else 0, "no fully connected layer", connected, operator.eq),
-        (rules.min_accuracy, "at least {} % of the test images", test_accuracy, operator.ge),
+        (_per_cent(rules.min_accuracy), "at least {:g} % of the test images", _per_cent(test_accuracy), operator.ge),
         (rules.max_epochs, "at most {} epochs", epochs, operator.le),
     ]
     rows = []

@@ -56,7 +56,7 @@ def _without_holes(answer) -> None:
     assert len(seen) == 27, f"no holes, but a field of {len(seen)} pixels is not the largest. {hint}"
 
 
-CHECKS = {
+S9_CHECKS = {
     "S9.1": _reach,
     "S9.2": _cost,
     "S9.3": _field_of,

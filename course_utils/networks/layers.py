@@ -90,3 +90,13 @@ class CourseNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(self.features(images)).flatten(1)
+
+
+def norm_of(model: nn.Module) -> str:
+    """The normalization that `model` uses, by its first such layer: one of `NORMS`."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            return "batch"
+        if isinstance(module, nn.GroupNorm):
+            return "layer" if module.num_groups == 1 else "group"
+    return "none"

@@ -31,12 +31,12 @@ class Checkpoint:
     @classmethod
     def of(cls, path: Path | str, model: nn.Module, recipe: Recipe, train: Iterable) -> "Checkpoint":
         """The checkpoint of training `model` on `train` by `recipe`."""
-        data = getattr(train, "identity", f"{type(train).__name__} of {len(train)} batches")
+        data = getattr(train, "fingerprint", f"{type(train).__name__} of {len(train)} batches")
         identity = {"network": str(model), "data": data}
         identity |= {f"recipe.{name}": str(value) for name, value in asdict(recipe).items()}
         return cls(Path(path), identity)
 
-    def save(self, model: nn.Module, state: TrainState, loader: Generator | None, history: History) -> None:
+    def save(self, model: nn.Module, state: TrainState, generator: Generator | None, history: History) -> None:
         """Write everything beside the old file and put it in its place whole; `OSError` if that fails."""
         content = {
             "identity": self.identity,
@@ -44,8 +44,8 @@ class Checkpoint:
             "optimizer": state.optimizer.state_dict(),
             "scheduler": state.scheduler.state_dict(),
             "scaler": state.scaler.state_dict(),
-            "generators": _generator_states(device_of(model), loader),
-            "history": history.to_json(),
+            "generators": _generator_states(device_of(model), generator),
+            "history": history.to_dict(),
         }
         buffer = io.BytesIO()
         torch.save(content, buffer)
@@ -56,7 +56,7 @@ class Checkpoint:
             kept = f"{self.path} still holds the epoch before" if self.path.exists() else "there is none yet"
             raise OSError(f"the checkpoint could not be written ({error}); {kept}") from error
 
-    def load(self, model: nn.Module, state: TrainState, loader: Generator | None) -> History | None:
+    def load(self, model: nn.Module, state: TrainState, generator: Generator | None) -> History | None:
         """Put model, state and generators into the saved state and return the history; None if there is no file.
 
         Raises `ValueError` if the file is damaged or belongs to another network, recipe or data set.
@@ -85,8 +85,8 @@ class Checkpoint:
         state.scheduler.load_state_dict(content["scheduler"])
         if content["scaler"]:  # empty after training without one, on another kind of hardware
             state.scaler.load_state_dict(content["scaler"])
-        _set_generators(device, loader, content["generators"])
-        return History.from_json(content["history"])
+        _set_generators(device, generator, content["generators"])
+        return History.from_dict(content["history"])
 
 
 def _first_difference(found: str, expected: str) -> tuple[str, str]:
@@ -95,19 +95,19 @@ def _first_difference(found: str, expected: str) -> tuple[str, str]:
     return next(((a.strip(), b.strip()) for a, b in pairs if a != b), (found, expected))
 
 
-def _generator_states(device: torch.device, loader: Generator | None) -> dict[str, Tensor]:
+def _generator_states(device: torch.device, generator: Generator | None) -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
     if device.type != "cpu":
         states[device.type] = torch.get_device_module(device).get_rng_state(device)
-    if loader is not None:
-        states["loader"] = loader.get_state()
+    if generator is not None:
+        states["loader"] = generator.get_state()
     return states
 
 
-def _set_generators(device: torch.device, loader: Generator | None, states: dict[str, Tensor]) -> None:
+def _set_generators(device: torch.device, generator: Generator | None, states: dict[str, Tensor]) -> None:
     # Generators keep their state on the CPU wherever they draw.
     torch.set_rng_state(states["cpu"].cpu())
     if device.type in states and device.type != "cpu":
         torch.get_device_module(device).set_rng_state(states[device.type].cpu(), device)
-    if loader is not None and "loader" in states:
-        loader.set_state(states["loader"].cpu())
+    if generator is not None and "loader" in states:
+        generator.set_state(states["loader"].cpu())

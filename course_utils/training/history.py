@@ -1,6 +1,5 @@
-"""`History`: the metrics of every epoch of a training."""
+"""`Metrics` of an epoch; `History`: those of all epochs of a training, with its recipe."""
 
-import json
 from dataclasses import asdict, dataclass, field
 
 import pandas as pd
@@ -33,31 +32,38 @@ class Metrics:
 
 @dataclass
 class History:
-    """The record of a run: its recipe, the metrics of every epoch, and on what it ran."""
+    """What a training gave: its recipe, the metrics of every finished epoch, and the environment it ran in."""
 
     recipe: Recipe
-    epochs: list[Metrics] = field(default_factory=list)
+    metrics: list[Metrics] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict, compare=False)
 
-    def to_json(self) -> str:
-        """Text that `from_json` turns into an equal history."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all epochs together."""
+        return sum(metrics.seconds for metrics in self.metrics)
+
+    def to_dict(self) -> dict:
+        """Plain numbers, texts, lists and dicts, for JSON."""
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, text: str) -> "History":
-        """Read what `to_json` wrote; `ValueError` names what is missing or too much."""
+    def from_dict(cls, content: dict) -> "History":
+        """The history of which `to_dict` gave `content`; `ValueError` names what is missing or too much."""
         try:
-            record = json.loads(text)
-            epochs = [Metrics(**metrics) for metrics in record.pop("epochs")]
-            return cls(recipe=Recipe(**record.pop("recipe")), epochs=epochs, **record)
-        except (KeyError, TypeError, AttributeError) as error:
+            recipe, metrics = Recipe(**content["recipe"]), [Metrics(**each) for each in content["metrics"]]
+            return cls(**content | {"recipe": recipe, "metrics": metrics})
+        except (KeyError, TypeError) as error:
             raise ValueError(f"this is no history: {error}") from error
 
     def frame(self) -> pd.DataFrame:
         """One row per epoch and part (`train`, `validation`), with its loss and accuracy; tidy, for seaborn."""
         rows = [
             {"epoch": m.epoch, "part": part, "loss": loss, "accuracy": accuracy, "lr": m.lr, "seconds": m.seconds}
-            for m in self.epochs
+            for m in self.metrics
             for part, loss, accuracy in (
                 ("train", m.train_loss, m.train_accuracy),
                 ("validation", m.val_loss, m.val_accuracy),

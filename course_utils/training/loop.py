@@ -5,55 +5,57 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from course_utils.device import Precision, device_of, evaluation_mode, hardware_name, memory_format_of, pick_precision
+from course_utils.device import Placement, evaluation_mode
+from course_utils.environment import describe_environment
 from course_utils.training.checkpoint import Checkpoint
 from course_utils.training.history import History, Metrics
 from course_utils.training.optimizer import TrainState, prepare
 from course_utils.training.recipe import Recipe
 
 
-def refuse_augmented(batches) -> None:
+class Batches(Protocol):
+    """What is trained and evaluated on: images, float32 `B×3×H×W`, and labels, int64 `B`, in batches of known number.
+
+    A `BatchLoader`, a `torch.utils.data.DataLoader` and a list of pairs of tensors are such.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+def refuse_augmented(batches: object) -> None:
     """Raise `ValueError` for a `BatchLoader` that augments: every pass would measure another data set."""
     if getattr(batches, "augment", None) is not None:
         raise ValueError("these batches are augmented, expected the images as they are: a BatchLoader without augment=")
 
 
-def _logits(model: Callable[[Tensor], Tensor], images: Tensor, precision: Precision, num_classes: int) -> Tensor:
-    """float32 logits, N×num_classes."""
-    with precision.autocast(images.device):
-        logits = model(images)
-    if logits.shape != (len(images), num_classes):
-        expected = f"{len(images)}×{num_classes} logits for {len(images)} images"
-        raise ValueError(f"the network's output has shape {tuple(logits.shape)}, expected {expected}")
-    return logits.float()
-
-
-def _placed(images: Tensor, labels: Tensor, device: torch.device, layout: torch.memory_format) -> tuple[Tensor, Tensor]:
-    # For BatchLoader's batches both calls are mostly free: they are already there, and already channels_last.
-    return images.to(device, memory_format=layout, non_blocking=True), labels.to(device, non_blocking=True)
-
-
-def train_epoch(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], state: TrainState) -> tuple[float, float]:
+def train_epoch(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], state: TrainState, num_classes: int | None = None
+) -> tuple[float, float]:
     """One pass over `batches` in training mode; returns the mean loss and the accuracy, both over images.
 
-    Raises `FloatingPointError` after the pass if the loss of a step was not finite.
+    Raises `ValueError` for an output that is not N×num_classes, and `FloatingPointError` after the pass if the loss of
+    a step was not finite.
     """
     model.train()
-    device, layout, recipe, precision = device_of(model), memory_format_of(model), state.recipe, state.precision
+    recipe, placement = state.recipe, state.placement
+    device = placement.device
     loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
     first_bad = torch.full((), -1, device=device)
     # Sums stay on the device until the epoch is over: asking for a number after each step would make a GPU wait.
     for step, (images, labels) in enumerate(batches):
-        images, labels = _placed(images, labels, device, layout)
-        logits = _logits(state.forward, images, precision, recipe.num_classes)
+        labels = labels.to(device, non_blocking=True)
+        logits = placement.logits(model, placement.images(images), num_classes)
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         state.optimizer.zero_grad()
         state.scaler.scale(loss).backward()
@@ -70,28 +72,29 @@ def train_epoch(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], stat
         seen += len(images)
     if first_bad.item() >= 0:
         raise FloatingPointError(
-            f"the loss was not finite at step {first_bad.item() + 1} of {step + 1} in this epoch, with lr={recipe.lr} "
-            f"in {precision.name}: try a tenth of the learning rate or precision='fp32', and check the images for NaN"
+            f"the loss was not finite at step {first_bad.item() + 1:.0f} of {step + 1} in this epoch, with "
+            f"lr={recipe.lr} in {placement.precision.name}: try a tenth of the learning rate or precision='fp32', and "
+            "check the images for NaN"
         )
     return loss_sum.item() / seen, correct.item() / seen
 
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, precision: str = "auto", num_classes: int = 10
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, precision: str = "auto"
 ) -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy over all images of `batches`, in evaluation mode.
 
-    Raises `ValueError` for a `BatchLoader` that augments, and for no batches at all.
+    Raises `ValueError` for a `BatchLoader` that augments, for no batches at all, and for an output that is not
+    N×classes.
     """
     refuse_augmented(batches)
-    device, layout = device_of(model), memory_format_of(model)
-    number_format = pick_precision(precision, device)
-    loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    placement, num_classes = Placement.of(model, precision), getattr(batches, "num_classes", None)
+    loss_sum, correct, seen = torch.zeros((), device=placement.device), torch.zeros((), device=placement.device), 0
     with evaluation_mode(model):
         for images, labels in batches:
-            images, labels = _placed(images, labels, device, layout)
-            logits = _logits(model, images, number_format, num_classes)
+            labels = labels.to(placement.device, non_blocking=True)
+            logits = placement.logits(model, placement.images(images), num_classes)
             loss_sum += F.cross_entropy(logits, labels, reduction="sum")
             correct += (logits.argmax(1) == labels).sum()
             seen += len(images)
@@ -102,11 +105,11 @@ def evaluate(
 
 def minutes_to_train(model: nn.Module, images: int, batch_size: int = 128) -> float:
     """About how long it takes here to train `model` on so many 32×32 images, measured on a few batches of noise."""
-    with torch.random.fork_rng(devices=[]):  # whoever asks for the time changes no result
+    with torch.random.fork_rng(devices=[]):  # timing must not change results
         noise = torch.randn(batch_size, 3, 32, 32), torch.zeros(batch_size, dtype=torch.int64)
         recipe = Recipe(epochs=2, lr=1e-3)  # the first epoch warms up
         history = fit(copy.deepcopy(model), [noise] * 4, None, recipe, verbose=False)
-    return history.epochs[-1].seconds / (4 * batch_size) * images / 60
+    return history.metrics[-1].seconds / (4 * batch_size) * images / 60
 
 
 def somebody_watches() -> bool:
@@ -121,62 +124,54 @@ def somebody_watches() -> bool:
 
 def fit(
     model: nn.Module,
-    train: Iterable[tuple[Tensor, Tensor]],
+    train: Batches,
     val: Iterable[tuple[Tensor, Tensor]] | None,
     recipe: Recipe,
     *,
     verbose: bool = True,
     checkpoint: Path | str | None = None,
 ) -> History:
-    """Train `model` in place by `recipe` and return the record.
+    """Train `model` in place by `recipe` and return its `History`.
 
     `train` and `val` are iterated once per epoch: images, float32 `B×3×H×W`, and labels, int64 `B`. `train` needs a
     length (a `BatchLoader`, a `DataLoader`, a list). Prints one line per epoch, with a bar while somebody watches.
     Interrupted (Ctrl-C, or stop in a notebook), it returns the epochs that were finished.
 
-    `checkpoint`: a file that is written after every epoch. Where it exists, the same call goes on from there as if it
-    had never been interrupted, bit for bit on the same machine; for another network, recipe or `BatchLoader` it is
-    refused (of other loaders only the number of batches is known).
+    `checkpoint`: a file that is written after every epoch. Where it exists, the same call resumes there as if it had
+    never been interrupted, bit for bit on the same machine; for another network, recipe or `BatchLoader` it raises
+    `ValueError` (of other loaders only the number of batches is known).
     """
     if not hasattr(train, "__len__") or len(train) == 0:
         raise ValueError(f"train is {type(train).__name__} without batches, expected a loader or list of known length")
-    device, state = device_of(model), prepare(model, recipe, len(train))
-    environment = {
-        "device": hardware_name(device),
-        "precision": state.precision.name,
-        "threads": str(torch.get_num_threads()),
-        "torch": torch.__version__,
-    }
-    history = History(recipe, environment=environment)
-    loader = getattr(train, "generator", None) or getattr(getattr(train, "sampler", None), "generator", None)
+    state = prepare(model, recipe, len(train))
+    history = History(recipe, environment=describe_environment(state.placement))
+    # The generator that draws order and augmentation is part of the state of a training.
+    generator = getattr(train, "generator", None) or getattr(getattr(train, "sampler", None), "generator", None)
     if checkpoint is not None:
         saved = Checkpoint.of(checkpoint, model, recipe, train)
-        history = saved.load(model, state, loader) or history
-        if verbose and history.epochs:
-            print(f"going on after epoch {len(history.epochs)} of {recipe.epochs}, from {checkpoint}")
+        history = saved.load(model, state, generator) or history
+        if verbose and len(history):
+            print(f"resuming after epoch {len(history)} of {recipe.epochs}, from {checkpoint}")
     bar = verbose and somebody_watches()
     try:
-        for epoch in range(len(history.epochs) + 1, recipe.epochs + 1):
+        for epoch in range(len(history) + 1, recipe.epochs + 1):
             start = time.perf_counter()
             lr = state.scheduler.get_last_lr()[-1]  # of the parameters that are no kernels
             # To standard output: what goes to standard error leaves a coloured stripe for each epoch in JupyterLab.
             batches = tqdm(train, desc=f"epoch {epoch}", leave=False, file=sys.stdout) if bar else train
-            train_loss, train_accuracy = train_epoch(model, batches, state)
+            train_loss, train_accuracy = train_epoch(model, batches, state, getattr(train, "num_classes", None))
             val_loss = val_accuracy = None
             if val is not None:
-                options = dict(precision=recipe.precision, num_classes=recipe.num_classes)
-                val_loss, val_accuracy = evaluate(model, val, **options)
+                val_loss, val_accuracy = evaluate(model, val, precision=recipe.precision)
                 if not math.isfinite(val_loss):
                     raise FloatingPointError(f"the validation loss is {val_loss} after epoch {epoch}: try a lower lr")
             seconds = time.perf_counter() - start
             metrics = Metrics(epoch, train_loss, train_accuracy, val_loss, val_accuracy, lr, seconds)
-            history.epochs.append(metrics)
+            history.metrics.append(metrics)
             if verbose:
                 print(metrics, flush=True)
             if checkpoint is not None:
-                saved.save(model, state, loader, history)
+                saved.save(model, state, generator, history)
     except KeyboardInterrupt:
-        print(
-            f"interrupted in epoch {len(history.epochs) + 1}; the history holds the {len(history.epochs)} finished ones"
-        )
+        print(f"interrupted in epoch {len(history) + 1}; the history holds the {len(history)} finished ones")
     return history

@@ -1,13 +1,12 @@
 """The optimizer, the schedule and the gradient scaler that a recipe asks for."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, StepLR
 
-from course_utils.device import Precision, device_of, memory_format_of, pick_precision
+from course_utils.device import Placement
 from course_utils.training.recipe import Recipe
 
 
@@ -61,11 +60,10 @@ class Muon(torch.optim.SGD):
 
 @dataclass
 class TrainState:
-    """What a run of training keeps from step to step, besides the weights."""
+    """What a training keeps from step to step, besides the weights."""
 
     recipe: Recipe
-    precision: Precision
-    forward: Callable[[Tensor], Tensor]  # the model, or what torch.compile made of it
+    placement: Placement
     optimizer: torch.optim.Optimizer
     scheduler: LRScheduler
     scaler: torch.amp.GradScaler
@@ -73,9 +71,15 @@ class TrainState:
 
 def prepare(model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> TrainState:
     """Lay the weights out for speed and build what `recipe` asks for around them."""
-    device = device_of(model)
-    model.to(memory_format=memory_format_of(model))
-    precision = pick_precision(recipe.precision, device)
+    placement = Placement.of(model, recipe.precision)
+    model.to(memory_format=placement.layout)
+    optimizer = _optimizer(recipe, model)
+    scheduler = _scheduler(recipe, optimizer, steps_per_epoch)
+    scaler = torch.amp.GradScaler(placement.device.type, enabled=placement.precision.dtype is torch.float16)
+    return TrainState(recipe, placement, optimizer, scheduler, scaler)
+
+
+def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     options = dict(
         lr=recipe.lr,
         momentum=recipe.momentum,
@@ -83,19 +87,14 @@ def prepare(model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> TrainStat
         weight_decay=recipe.weight_decay,
     )
     if recipe.optimizer == "muon":
-        kernels = dict(muon_lr=recipe.muon_lr, muon_weight_decay=recipe.muon_weight_decay)
-        optimizer = Muon(model, **kernels, **options)
-    else:
-        # One pass over weight, gradient and momentum: a fifth of the time of the plain step.
-        optimizer = torch.optim.SGD(model.parameters(), fused=True, **options)
-        if recipe.momentum > 0:
-            # The fused step would make these but not fill them where the scaler leaves out the first step (torch 2.15).
-            for parameter in model.parameters():
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    scheduler = _scheduler(recipe, optimizer, steps_per_epoch)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision.dtype is torch.float16)
-    forward = torch.compile(model, mode="max-autotune") if recipe.compile else model
-    return TrainState(recipe, precision, forward, optimizer, scheduler, scaler)
+        return Muon(model, muon_lr=recipe.muon_lr, muon_weight_decay=recipe.muon_weight_decay, **options)
+    # One pass over weight, gradient and momentum: a fifth of the time of the plain step.
+    optimizer = torch.optim.SGD(model.parameters(), fused=True, **options)
+    if recipe.momentum > 0:
+        # The fused step would make these but not fill them where the scaler leaves out the first step (torch 2.15).
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def _scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> LRScheduler:

@@ -7,22 +7,22 @@ from course_utils.checks import one_of
 from course_utils.device import PRECISIONS
 
 SCHEDULES = ("one-cycle", "step", "constant")
-
-
 OPTIMIZERS = ("sgd", "muon")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train: stochastic gradient descent with momentum, a schedule, label smoothing, a precision.
+    """How to train: optimizer, learning rate schedule, regularization, number format.
 
+    `optimizer`: `"sgd"`, stochastic gradient descent with momentum; or `"muon"`, which orthogonalizes the updates of
+    convolution kernels, with a learning rate and a weight decay of their own (`muon_lr`, `muon_weight_decay`).
     `lr`: the highest learning rate. `"one-cycle"` rises to it over the first `warmup` (share of the steps) and anneals
     to zero (Smith and Topin 2019); `"step"` multiplies by `gamma` every `step_size` epochs; `"constant"` stays.
-    `compile`: let `torch.compile` tune the network first, for seconds to minutes; measure whether that pays off.
-    `num_classes`: how wide the network's output must be. Raises `ValueError` for unknown names and impossible numbers.
+    Raises `ValueError` for unknown names and impossible numbers.
     """
 
     epochs: int = 20
+    optimizer: str = "sgd"
     lr: float = 0.05
     momentum: float = 0.9
     nesterov: bool = True
@@ -33,9 +33,6 @@ class Recipe:
     gamma: float = 0.1
     label_smoothing: float = 0.0
     precision: str = "auto"
-    compile: bool = False
-    num_classes: int = 10
-    optimizer: str = "sgd"
     muon_lr: float = 0.08
     muon_weight_decay: float = 0.02
 
@@ -46,7 +43,6 @@ class Recipe:
         for name, low in (
             ("epochs", 1),
             ("step_size", 1),
-            ("num_classes", 1),
             ("weight_decay", 0),
             ("gamma", 0),
             ("muon_weight_decay", 0),

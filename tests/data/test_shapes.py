@@ -92,7 +92,7 @@ def test_pixels_alone_do_not_tell_the_class(shapes):
     linear = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10))
     batches = BatchLoader(train, 128, shuffle=True, generator=generator)
     recipe = Recipe(epochs=5, lr=0.01, precision="fp32")
-    last = fit(linear, batches, BatchLoader(test, 1000), recipe, verbose=False).epochs[-1]
+    last = fit(linear, batches, BatchLoader(test, 1000), recipe, verbose=False).metrics[-1]
     assert last.train_accuracy > 0.2  # it has tried: 29 % of the images it has seen
     assert last.val_accuracy < 0.45  # 17 %
 
@@ -110,4 +110,4 @@ def test_a_small_network_learns_the_classes_in_the_quick_budget_in_fp32(shapes):
     batches = BatchLoader(train, quick["batch_size"], shuffle=True, augment=augment, generator=generator)
     recipe = Recipe(epochs=quick["epochs"], lr=0.05, precision="fp32")
     history = fit(S8Net46k(), batches, BatchLoader(test, 500), recipe, verbose=False)
-    assert history.epochs[-1].val_accuracy >= 0.85
+    assert history.metrics[-1].val_accuracy >= 0.85

@@ -108,14 +108,14 @@ def test_interrupted_run_goes_on_as_if_it_had_not_been(path, kind, schedule, opt
     for stop in range(1, 3 * FORWARDS + 1):
         path.unlink(missing_ok=True)
         history, *_ = call(path, stop=stop)
-        assert history.epochs == expected[0].epochs[: (stop - 1) // FORWARDS]
-        assert path.exists() is bool(history.epochs)
+        assert history.metrics == expected[0].metrics[: (stop - 1) // FORWARDS]
+        assert path.exists() is bool(history.metrics)
         assert_same(call(path), expected)
 
 
 def test_interrupted_again_and_again(path):
     for epoch in (1, 2):  # each time one more epoch, and a part of the next
-        assert len(run(path, stop=FORWARDS + epoch)[0].epochs) == epoch
+        assert len(run(path, stop=FORWARDS + epoch)[0].metrics) == epoch
     assert_same(run(path), run())
 
 
@@ -164,7 +164,7 @@ def test_killed_run_goes_on_as_if_it_had_not_been(path, capsys):
     capsys.readouterr()
     assert_same(long(path, verbose=True), expected)
     first, *rest = capsys.readouterr().out.splitlines()
-    assert first.startswith("going on after epoch") and 0 < len(rest) < 55
+    assert first.startswith("resuming after epoch") and 0 < len(rest) < 55
     assert list(path.parent.iterdir()) == [path]  # also the one that was killed while it wrote has left nothing
 
 
@@ -192,8 +192,8 @@ def test_finished_run_is_not_trained_again(path):
     stop_at(1, model)  # which would cut the history short
     loader = BatchLoader(small_set(), **LOADER, generator=generator)
     history = fit(model, loader, loader, recipe_of(), checkpoint=str(path), verbose=False)
-    assert len(history.epochs) == 3 and history.environment == expected[0].environment
-    assert [m.seconds for m in history.epochs] == [m.seconds for m in expected[0].epochs]  # read, not measured
+    assert len(history.metrics) == 3 and history.environment == expected[0].environment
+    assert [m.seconds for m in history.metrics] == [m.seconds for m in expected[0].metrics]  # read, not measured
     assert_same((history, model.state_dict(), [torch.get_rng_state(), generator.get_state()]), expected)
     assert path.read_bytes() == before
 
@@ -206,7 +206,8 @@ def loads(path, recipe=None):
 
 
 OTHER = dict(epochs=4, lr=0.1, momentum=0.8, nesterov=False, weight_decay=0.0, schedule="step", warmup=0.2)
-OTHER |= dict(step_size=5, gamma=0.2, label_smoothing=0.1, precision="bf16", compile=True, num_classes=9)
+OTHER |= dict(step_size=5, gamma=0.2, label_smoothing=0.1, precision="bf16", optimizer="muon", muon_lr=0.1)
+OTHER |= dict(muon_weight_decay=0.1)
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
@@ -272,7 +273,7 @@ def test_flipped_bit(stored):
         with pytest.raises(ValueError, match=r"last\.ckpt is damaged"):
             loads(stored)
     stored.write_bytes(content)
-    assert len(loads(stored).epochs) == 1
+    assert len(loads(stored).metrics) == 1
 
 
 class Program:
@@ -394,7 +395,7 @@ def test_sigint(path, monkeypatch, phase):
         PHASES[phase](patch, model)
         history = fit(model, loader, BatchLoader(small_set(), 8), recipe_of(), checkpoint=path, verbose=False)
     finished = 2 if "checkpoint" in phase else 1  # its figures are there, only its file is not
-    assert history.epochs == expected[0].epochs[:finished]
+    assert history.metrics == expected[0].metrics[:finished]
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
     assert_same(run(path), expected)
 
@@ -447,12 +448,12 @@ def test_loss_that_is_not_finite_leaves_the_last_good_epoch(path, part):
         call(path, 3)
     content = torch.load(io.BytesIO(path.read_bytes()[65:]), weights_only=True)
     assert all(tensor.isfinite().all() for tensor in content["model"].values())
-    assert '"epoch": 2' in content["history"] and '"epoch": 3' not in content["history"]
+    assert [metrics["epoch"] for metrics in content["history"]["metrics"]] == [1, 2]
     assert_same(call(path, 9), call(None, 9))
 
 
 def identity(images=None, **options) -> str:
-    return BatchLoader(images or small_set(), **LOADER | dict(generator=torch.Generator()) | options).identity
+    return BatchLoader(images or small_set(), **LOADER | dict(generator=torch.Generator()) | options).fingerprint
 
 
 DIFFERENT = {
@@ -484,9 +485,9 @@ def test_identity_is_that_of_the_values():
 
 @pytest.mark.parametrize("verbose", [True, False])
 def test_says_that_it_goes_on(path, capsys, verbose):
-    message = f"going on after epoch 1 of 3, from {path}\n"
+    message = f"resuming after epoch 1 of 3, from {path}\n"
     run(path, stop=FORWARDS + 1, verbose=verbose)
-    assert "going on" not in capsys.readouterr().out
+    assert "resuming" not in capsys.readouterr().out
     run(path, verbose=verbose)
     out = capsys.readouterr().out
     assert out.startswith(message + "epoch   2 ") if verbose else out == ""

@@ -112,8 +112,8 @@ def test_fit_is_gradient_descent(batches, options):
     recipe, model, expected_model = constant(**options), small_net(), small_net()
     history = fit(model, batches, batches[:2], recipe)
     expected = train_by_hand(expected_model, batches, recipe)
-    assert [(m.train_loss, m.train_accuracy) for m in history.epochs] == [pytest.approx(e, rel=1e-6) for e in expected]
-    assert (history.epochs[-1].val_loss, history.epochs[-1].val_accuracy) == evaluate(model, batches[:2])
+    assert [(m.train_loss, m.train_accuracy) for m in history.metrics] == [pytest.approx(e, rel=1e-6) for e in expected]
+    assert (history.metrics[-1].val_loss, history.metrics[-1].val_accuracy) == evaluate(model, batches[:2])
     torch.testing.assert_close(model.state_dict(), expected_model.state_dict(), rtol=0, atol=1e-6)
 
 
@@ -122,7 +122,7 @@ def test_mean_is_over_images_not_batches(data, batches, train):
     model = linear_net()
     logits, labels = model(data[0]), data[1]
     expected = pytest.approx(F.cross_entropy(logits, labels).item()), (logits.argmax(1) == labels).sum().item() / 19
-    (metrics,) = fit(model, batches, batches, constant(epochs=1, lr=1e-12)).epochs
+    (metrics,) = fit(model, batches, batches, constant(epochs=1, lr=1e-12)).metrics
     assert ((metrics.train_loss, metrics.train_accuracy) if train else evaluate(model, batches)) == expected
 
 
@@ -172,13 +172,13 @@ def test_evaluate_in_evaluation_mode(data, batches, mode):
     assert evaluate(model, batches)[0] == pytest.approx(expected, rel=1e-5)
     equal(model.state_dict(), before)
     with pytest.raises(ValueError):  # what is wrong does not change the mode either
-        evaluate(model, batches, num_classes=4)
+        evaluate(model, Known(batches, 4))
     assert all(module.training is mode for module in model.modules())
 
 
 def test_train_in_training_mode(batches):
     models = [small_net(dropout).eval() for dropout in (0.0, 0.9)]
-    losses = [fit(model, batches, batches, constant()).epochs[1].train_loss for model in models]
+    losses = [fit(model, batches, batches, constant()).metrics[1].train_loss for model in models]
     assert abs(losses[0] - losses[1]) > 0.01
     assert [model[2].num_batches_tracked.item() for model in models] == [6, 6]
 
@@ -206,7 +206,7 @@ def test_learning_rate_of_every_step(batches, steps, schedule, options, expected
             optimizer.step()
             oracle.step()
     assert rates == pytest.approx(expected, rel=1e-9)
-    assert [m.lr for m in history.epochs] == rates[::3]
+    assert [m.lr for m in history.metrics] == rates[::3]
 
 
 @pytest.mark.parametrize("schedule", ["one-cycle", "step", "constant"])
@@ -240,7 +240,7 @@ def test_any_loader_will_do(image_set, kind):
 
 def test_history_without_validation(batches):
     history = fit(small_net(), batches, None, constant())
-    assert [(m.epoch, m.val_loss, m.val_accuracy) for m in history.epochs] == [(1, None, None), (2, None, None)]
+    assert [(m.epoch, m.val_loss, m.val_accuracy) for m in history.metrics] == [(1, None, None), (2, None, None)]
     assert history.recipe == constant() and history.environment["precision"] == "fp32"
 
 
@@ -253,7 +253,7 @@ def test_what_is_printed(batches, capsys, monkeypatch, watched, verbose):
     assert err == ""  # JupyterLab would colour it
     assert ("epoch 1:" in out and "/3 [" in out) if watched and verbose else "\r" not in out
     lines = [text.rpartition("\r")[2] for text in out.split("\n")[:-1]]  # as it stands when the bars are gone
-    for line, m in zip(lines, history.epochs if verbose else [], strict=True):
+    for line, m in zip(lines, history.metrics if verbose else [], strict=True):
         losses, accuracies = (m.train_loss, m.val_loss), (m.train_accuracy, m.val_accuracy)
         figures = [f"epoch   {m.epoch} ", *(f"{x:.3f}" for x in losses), *(f"{x:.2%}" for x in accuracies)]
         assert [figure for figure in figures if figure not in line] == []
@@ -291,10 +291,19 @@ def test_interrupted_run_returns_what_is_finished(batches, capsys):
         history = fit(small_net(), Interrupted(batches), batches, constant(epochs=5))
     except KeyboardInterrupt:
         pytest.fail("the interrupt came through")  # as it is, it would end the whole session
-    assert history.epochs == fit(small_net(), batches, batches, constant(epochs=1)).epochs
+    assert history.metrics == fit(small_net(), batches, batches, constant(epochs=1)).metrics
     assert "interrupted in epoch 2; the history holds the 1 " in capsys.readouterr().out
 
 
+class Known(list):
+    """Batches that know how many classes there are, as a `BatchLoader` does."""
+
+    def __init__(self, batches, num_classes=10):
+        super().__init__(batches)
+        self.num_classes = num_classes
+
+
+JUDGES = evaluate, predict
 BAD_NETS = {
     r"\(8, 12\), expected 8×10": partial(small_net, num_classes=12),
     r"\(8, 8\), expected 8×10": partial(small_net, num_classes=8),
@@ -305,9 +314,16 @@ BAD_NETS = {
 
 @pytest.mark.parametrize("message", BAD_NETS)
 def test_output_of_the_wrong_shape(batches, message):
-    for run in (partial(fit, train=batches, val=None, recipe=constant()), partial(evaluate, batches=batches)):
+    known = Known(batches)
+    for run in (partial(fit, train=known, val=None, recipe=constant()), *(partial(f, batches=known) for f in JUDGES)):
         with pytest.raises(ValueError, match=message):
             run(BAD_NETS[message]())
+
+
+def test_output_of_any_width_where_the_classes_are_not_known(batches):
+    assert len(fit(small_net(num_classes=12), batches, batches, constant())) == 2
+    with pytest.raises(ValueError, match=r"\(8, 10, 6, 6\), expected 8×classes logits for 8 images"):
+        evaluate(nn.Conv2d(3, 10, 3), batches)
 
 
 @pytest.mark.fault(
@@ -346,12 +362,12 @@ def test_precision(batches, monkeypatch, name, dtype):
         dtypes.add(("logits", logits.dtype))
         return cross_entropy(logits, *args, **options)
 
-    (exact,) = fit(small_net(), batches, batches, constant(epochs=1)).epochs
+    (exact,) = fit(small_net(), batches, batches, constant(epochs=1)).metrics
     monkeypatch.setattr(torch.amp, "GradScaler", Scaler)
     monkeypatch.setattr(F, "cross_entropy", spy)
     model = small_net()
     model[-1].register_forward_hook(lambda module, inputs, output: dtypes.add(("layer", output.dtype)))
-    (metrics,) = fit(model, batches, batches, constant(epochs=1, precision=name)).epochs
+    (metrics,) = fit(model, batches, batches, constant(epochs=1, precision=name)).metrics
     assert dtypes == {("layer", dtype), ("logits", torch.float32)}
     assert scalers == [name == "fp16"] and len(scaled) == 3
     assert (metrics.train_loss, metrics.val_loss) == pytest.approx((exact.train_loss, exact.val_loss), abs=0.02)
@@ -444,26 +460,10 @@ def test_no_step_waits_for_the_device(image_set, generator):
     assert found.seen == ["index", "_local_scalar_dense", "lift_fresh"]  # it does notice
 
 
-def test_compiled_forward_pass_trains_the_same_weights(batches, monkeypatch):
-    calls = []
-
-    def compile(model, mode):
-        return lambda images: calls.append(mode) or model(images)
-
-    plain, compiled = small_net(), small_net()
-    monkeypatch.setattr(torch, "compile", compile)
-    histories = [
-        fit(model, batches, batches, constant(compile=flag)) for model, flag in ((plain, False), (compiled, True))
-    ]
-    assert calls == ["max-autotune"] * 6  # two epochs of three steps; validation runs the model itself
-    assert histories[0].epochs == histories[1].epochs
-    equal(compiled.state_dict(), plain.state_dict())
-
-
 @pytest.mark.parametrize("epochs, warmup", [(1, 0.0), (1, 1 / 3), (2, 1 / 6), (1, 0.9)])
 def test_one_cycle_of_a_few_steps(batches, epochs, warmup):
     recipe = constant(schedule="one-cycle", epochs=epochs, warmup=warmup)
-    assert len(fit(small_net(), batches, None, recipe).epochs) == epochs
+    assert len(fit(small_net(), batches, None, recipe).metrics) == epochs
 
 
 def test_evaluation_keeps_a_frozen_layer_frozen(batches):
