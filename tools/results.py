@@ -1,14 +1,13 @@
 """What an executed notebook shows and what it ran, against what it should."""
 
 import difflib
-import json
 from copy import copy
 from itertools import zip_longest
 from pathlib import Path
 
-from course_utils.runs.records import seal
-from course_utils.runs.reference import Verdict, compare_with_band
-from course_utils.runs.sessions import MIME
+from course_utils.runs.bands import Verdict, compare_with_band
+from course_utils.runs.lesson import MIME
+from course_utils.runs.run import Run, write_record
 
 CHECKED = "nbval-check-output"
 
@@ -69,7 +68,7 @@ def record_in(book) -> dict:
         for output in cell.get("outputs", []):
             record = output.get("data", {}).get(MIME, record)
     if record is None:
-        raise ValueError("no cell has left a record of what was run, expected a SessionRecord as a cell's value")
+        raise ValueError("no cell has left a record of what was run, expected the lesson as a cell's value")
     return record | {"seconds": seconds}
 
 
@@ -79,12 +78,10 @@ def outside_bands(executed, record_file: Path) -> list[str]:
         record = record_in(executed)
     except ValueError as error:
         return [str(error)]
-    record["sha256"] = seal(record)
-    record_file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_record(record_file, record)
     return [str(verdict) for verdict in verdicts(record) if verdict.place in ("above", "below")]
 
 
 def verdicts(record: dict) -> list[Verdict]:
     """Each training of a record compared with its band."""
-    runs = [{key: run[key] for key in run if key != "history"} for run in record["runs"].values()]
-    return [compare_with_band(**run) for run in runs]
+    return [compare_with_band(Run.from_dict(run)) for run in record["runs"].values()]

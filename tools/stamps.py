@@ -1,82 +1,85 @@
 """What the output of each cell was made from, as a hash: `make render` leaves it with the cell, and a test compares it.
 
-A cell's hash covers its source, the helpers of `course_utils` that it uses, with all that they use themselves, and the
-earlier cells that define names it uses, with theirs. Comments, docstrings and layout do not count, and neither do the
-versions of the libraries, nor what an earlier cell does to an object that it did not make.
+A cell's hash covers its source, the definitions of `course_utils` that it reaches, the statements of earlier cells that
+make what it uses (cells.py), and the committed data that it prints. What no output shows is left out (meaning.py): the
+wording of errors, type hints, docstrings, local names. Versions of libraries do not count either.
 """
 
-import ast
-import hashlib
+import json
+import re
+from pathlib import Path
 
 import nbformat
-from standalone import Inliner, Module, add_imports, names_in
+import yaml
+from cells import Cells
+from reach import digest
+from sources import ROOT
 
 STAMP = "made_from"  # in the cell's metadata
 
-
-def meaning(tree):
-    """A syntax tree as nested lists of text, the same in every version of Python."""
-    if isinstance(tree, ast.AST):
-        fields = [[name, meaning(value)] for name, value in ast.iter_fields(tree) if value not in (None, [])]
-        return [type(tree).__name__, *sorted(fields, key=lambda field: field[0])]
-    if isinstance(tree, list):
-        documented = tree and isinstance(tree[0], ast.Expr) and isinstance(tree[0].value, ast.Constant)
-        return [meaning(item) for item in (tree[1:] if documented else tree)]
-    return repr(tree)
+# The definitions that read committed data, and the files. Of these counts what concerns networks of the session.
+DATA = {
+    "load_runs": "data/reference/*.json",
+    "read_bands": "data/reference/bands.yaml",
+    "read_published": "data/reference/published.yaml",
+}
 
 
-def defined_in(tree: ast.Module) -> set[str]:
-    """The names that a cell gives a value to."""
-    found = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    return found | {
-        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
+def networks_in(entry) -> set[str]:
+    """The networks that an entry of a data file names."""
+    if isinstance(entry, list):
+        return set().union(*map(networks_in, entry))
+    if not isinstance(entry, dict):
+        return set()
+    named = entry.get("network", [])
+    return set([named] if isinstance(named, str) else named) | networks_in(list(entry.values()))
 
 
-def helpers_of(tree: ast.Module, imported: Module) -> set[str]:
-    """The sources of the helpers that a cell uses, and of all that those use."""
-    inliner, sources = Inliner(), []
-    for name in sorted(names_in(tree) & set(imported.internal)):
-        module, inside = imported.internal[name]
-        if inside:
-            sources += inliner.need(module, inside)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            module, inside = imported.internal.get(node.value.id, ("", "of a module"))
-            if module and not inside:  # plotting.plot_images
-                sources += inliner.need(module, node.attr)
-    return set(sources)
-
-
-def stamps(book: nbformat.NotebookNode) -> dict[str, str]:
-    """The hash of every code cell, by id."""
-    imported, made_from, latest, found = Module(), {}, {}, {}
-    for cell in book.cells:
-        if cell.cell_type != "code":
-            continue
-        tree = ast.parse(cell.source)
-        for node in tree.body:
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                add_imports(node, imported)
-        sources = helpers_of(tree, imported)
-        parts = {str(meaning(tree))} | {str(meaning(ast.parse(source))) for source in sources}
-        for name in names_in(tree) & set(latest):
-            parts |= made_from[latest[name]]
-        made_from[cell.id] = parts
-        latest |= dict.fromkeys(defined_in(tree), cell.id)
-        found[cell.id] = hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()[:16]
+def data_parts(session: str, pattern: str, root: Path) -> dict[str, str]:
+    """The digest of what the data files have on the networks of a session, S8Net46k for S8_normalization, by file."""
+    ours, found = re.compile(rf"{session.split('_')[0]}(?!\d)"), {}
+    for file in sorted(root.glob(pattern)):
+        name = file.relative_to(root).as_posix()
+        if file.suffix == ".json" and ours.match(file.name):
+            found[name] = digest([name, json.dumps(json.loads(file.read_text(encoding="utf-8")), sort_keys=True)])
+        elif file.suffix == ".yaml":
+            entries = yaml.safe_load(file.read_text(encoding="utf-8"))
+            entries = [entry for entry in entries if any(map(ours.match, networks_in(entry)))]
+            found[name] = digest([name, json.dumps(entries, sort_keys=True)])
     return found
 
 
-def stamp(book: nbformat.NotebookNode) -> None:
-    """Leave its hash with every code cell."""
-    found = stamps(book)
+def parts(cells: Cells, cell: str, session: str, root: Path = ROOT) -> dict[str, str]:
+    """What made the output of a cell: a digest for its source, each earlier cell, each definition, each data file."""
+    found: dict[str, str] = {}
+    statements = cells.closure(cell)
+    for other in dict.fromkeys(each.cell for each in statements):
+        used = [each.meaning.digest for each in cells.statements[other] if each in statements]
+        found["its source" if other == cell else f"cell '{other}'"] = digest(used)
+    for (module, name), value in sorted(cells.reached(cell).items()):
+        found[f"{module}.{name}" if name in found else name] = value
+        if name in DATA:
+            found |= data_parts(session, DATA[name], root)
+    return found
+
+
+def stamps(book: nbformat.NotebookNode, session: str, root: Path = ROOT) -> dict[str, str]:
+    """The hash of every cell that has an output, by id; `session` is the notebook's name."""
+    cells = Cells(book, root)
+    shown = [cell.id for cell in book.cells if cell.get("outputs")]
+    return {cell: digest(sorted(parts(cells, cell, session, root).values())) for cell in shown}
+
+
+def stamp(book: nbformat.NotebookNode, session: str, root: Path = ROOT) -> None:
+    """Leave its hash with every cell that has an output."""
+    found = stamps(book, session, root)
     for cell in book.cells:
+        cell.metadata.pop(STAMP, None)
         if cell.id in found:
             cell.metadata[STAMP] = found[cell.id]
 
 
-def stale(book: nbformat.NotebookNode) -> list[str]:
+def stale(book: nbformat.NotebookNode, session: str, root: Path = ROOT) -> list[str]:
     """The ids of the cells whose output was made from something else than what stands there now."""
-    found = stamps(book)
+    found = stamps(book, session, root)
     return [cell.id for cell in book.cells if cell.id in found and cell.metadata.get(STAMP) != found[cell.id]]

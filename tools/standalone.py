@@ -6,75 +6,18 @@ first cell that uses it, with all that it needs itself; nothing else is in it.
 
 import ast
 import re
-from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import nbformat
+import sources
 import yaml
 from nbformat.v4 import new_code_cell
 from setup_cell import SETUP
+from sources import ROOT, Module, Place, add_imports, names_in, read, used_of_package
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
 NOTEBOOKS = ROOT / "notebooks"
-PACKAGE = ROOT / "course_utils"
 BUILD = ROOT / "build" / "standalone"
-
-
-@dataclass
-class Module:
-    """What a module of the package defines and imports at its top level."""
-
-    definitions: dict[str, str] = field(default_factory=dict)  # name: source, with the comments above it
-    uses: dict[str, set[str]] = field(default_factory=dict)  # name: the names that its source mentions
-    internal: dict[str, tuple[str, str]] = field(default_factory=dict)  # name: (module, name there)
-    external: dict[str, str] = field(default_factory=dict)  # name: the import that brings it
-
-
-def names_in(tree: ast.AST) -> set[str]:
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-
-
-def add_imports(node: ast.stmt, module: Module) -> None:
-    for alias in node.names:
-        name = alias.asname or alias.name
-        renamed = f" as {alias.asname}" if alias.asname else ""
-        if isinstance(node, ast.Import):
-            module.external[name.split(".")[0]] = f"import {alias.name}{renamed}"
-        elif node.module == PACKAGE.name:
-            module.internal[name] = (alias.name, "")  # a module as a whole
-        elif node.module.startswith(PACKAGE.name + "."):
-            module.internal[name] = (node.module.split(".")[1], alias.name)
-        else:
-            module.external[name] = f"from {node.module} import {alias.name}{renamed}"
-
-
-def read(source: str) -> Module:
-    module, lines = Module(), source.splitlines()
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            add_imports(node, module)
-            continue
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names = [node.name]
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = sorted(set().union(*map(names_in, targets)))
-        else:
-            continue  # docstrings, and what only a command needs
-        start = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))]) - 1
-        while start and lines[start - 1].startswith("#"):
-            start -= 1
-        for name in names:
-            module.definitions[name] = "\n".join(lines[start : node.end_lineno])
-            module.uses[name] = names_in(node)
-    return module
-
-
-@cache
-def package() -> dict[str, Module]:
-    return {file.stem: read(file.read_text(encoding="utf-8")) for file in sorted(PACKAGE.glob("[!_]*.py"))}
 
 
 class Inliner:
@@ -90,22 +33,29 @@ class Inliner:
             return []
         if name in self.origin:
             raise ValueError(f"{name} is defined in {self.origin[name]} and in {module}: rename one")
-        here = package()[module]
+        here = sources.package()[module]
         self.origin[name] = module
-        sources = []
-        for used in sorted(here.uses[name]):
-            if used in here.internal:
-                sources += self.need(*here.internal[used])
-            elif used in here.definitions and used != name:
-                sources += self.need(module, used)
-            elif used in here.external:
-                self.imports.add(here.external[used])
-        source = here.definitions[name]
-        return sources if source in sources else [*sources, source]
+        given, source = [], here.definitions[name]
+        for used, place in self.used(here, here.uses[name]).items():
+            given += self.need(*place)
+            source = without_module(source, used)
+        for used in sorted(here.uses[name] & set(here.definitions) - {name}):
+            given += self.need(module, used)
+        self.imports |= {here.external[used] for used in here.uses[name] & set(here.external)}
+        return given if source in given else [*given, source]
+
+    def used(self, module: Module, names: set[str]) -> dict[str, Place]:
+        """Those of `names` that the package defines, as `module` calls them."""
+        return used_of_package(sources.package(), module, names)
 
     def import_lines(self) -> str:
         """The imports, sorted as ruff sorts them but for the groups."""
         return "\n".join(sorted(self.imports, key=lambda line: (line.startswith("from"), line.lower())))
+
+
+def without_module(source: str, used: str) -> str:
+    """plotting.plot_images becomes plot_images."""
+    return re.sub(rf"\b{re.escape(used)}\b", used.rpartition(".")[2], source) if "." in used else source
 
 
 def standalone(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -128,15 +78,11 @@ def standalone(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
             first = first or cell
             cells += [cell] if cell is first else []
             continue
-        whole = [name for name, (_, inside) in own.internal.items() if not inside]
-        sources = []
-        for name in whole:  # plotting.plot_images becomes plot_images
-            for used in re.findall(rf"\b{name}\.(\w+)", cell.source):
-                sources += inliner.need(own.internal[name][0], used)
-            cell.source = re.sub(rf"\b{name}\.(\w+)", r"\1", cell.source)
-        for name in sorted(names_in(tree) & set(own.internal) - set(whole)):
-            sources += inliner.need(*own.internal[name])
-        cells += [new_code_cell(source) for source in sources] + [cell]
+        helpers = []
+        for used, place in inliner.used(own, names_in(tree)).items():
+            helpers += inliner.need(*place)
+            cell.source = without_module(cell.source, used)
+        cells += [new_code_cell(source) for source in helpers] + [cell]
     inliner.imports |= set(own.external.values())
     first.source = inliner.import_lines()
     book.cells = cells
@@ -146,10 +92,11 @@ def standalone(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def snippet(demo: str) -> str:
     """A script that runs alone: what `demo` uses of the package, and then `demo` itself."""
     inliner, asked = Inliner(), read(demo)
-    sources = [source for name in asked.internal.values() for source in inliner.need(*name)]
+    places = inliner.used(asked, set(asked.internal)).values()
+    helpers = [source for place in places for source in inliner.need(*place)]
     inliner.imports |= set(asked.external.values())
     rest = "\n".join(line for line in demo.splitlines() if not line.startswith(("from ", "import "))).strip()
-    return "\n\n\n".join([inliner.import_lines(), *sources, rest]) + "\n"
+    return "\n\n\n".join([inliner.import_lines(), *helpers, rest]) + "\n"
 
 
 def main() -> None:

@@ -112,9 +112,10 @@ def test_committed_outputs_are_whole_and_clean(path):
 
 @each_notebook
 def test_outputs_are_of_what_stands_there_now(path):
-    cells = stale(nbformat.read(path, as_version=4))
+    cells = stale(nbformat.read(path, as_version=4), path.stem)
     assert not cells, (
-        f"{path.name}: the outputs of {', '.join(cells)} were made from other code, make render renews them"
+        f"{path.name}: the outputs of {', '.join(cells)} were made from other code or data. `make render` renews them. "
+        "After a refactoring, `python tools/run.py --accept` proves that they are the same, and keeps them."
     )
 
 

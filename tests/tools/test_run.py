@@ -1,14 +1,11 @@
-"""What executing a notebook says when something is wrong with it, on small notebooks that are; and when not to."""
+"""What executing a notebook says when something is wrong with it, on small notebooks that are."""
 
 import time
 
+import execution
 import nbformat
 import pytest
-import run
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from stamps import stale
-
-from course_utils.runs.records import read_record
 
 
 def book_of(*sources: str) -> nbformat.NotebookNode:
@@ -23,7 +20,7 @@ def execute(tmp_path):
     def of(*sources: str, cell_seconds: int = 60, seconds: int = 90):
         notebook, output = tmp_path / "book.ipynb", tmp_path / "executed.ipynb"
         nbformat.write(book_of(*sources), notebook)
-        problem = run.execute(notebook, output, {}, cell_seconds, seconds)
+        problem = execution.execute(notebook, output, {}, cell_seconds, seconds)
         return problem, nbformat.read(output, as_version=4)
 
     return of
@@ -63,7 +60,7 @@ def test_run_that_never_begins(tmp_path):
     """What an earlier run has left is not taken for this one's."""
     notebook, output = tmp_path / "book.ipynb", tmp_path / "executed.ipynb"
     nbformat.write(book_of("print(1)"), output)
-    problem = run.execute(notebook, output, {}, 60, 90)
+    problem = execution.execute(notebook, output, {}, 60, 90)
     assert "FileNotFoundError" in problem and "book.ipynb" in problem and "\n" not in problem
 
 
@@ -75,31 +72,3 @@ def test_limit_for_a_cell(execute):
 def test_limit_for_a_notebook(execute):
     pieces = [f"import time\ntime.sleep({seconds})" for seconds in (0, 60)]
     assert execute(*pieces, seconds=5)[0] == "stopped after 5 s, the limit for a notebook"
-
-
-def test_render_renews_what_is_stale_and_nothing_else(tmp_path, monkeypatch, capsys):
-    for name in ("BUILD", "SESSIONS"):
-        (tmp_path / name).mkdir()
-        monkeypatch.setattr(run, name, tmp_path / name)
-    notebook, record = tmp_path / "S0.ipynb", tmp_path / "SESSIONS" / "S0.json"
-    sources = ["print('rendered')", "from course_utils.sessions import SessionRecord\nSessionRecord({}, {}, {})"]
-    nbformat.write(book_of(*sources), notebook)
-    assert run.render(notebook) == []
-    first = notebook.read_bytes(), record.read_bytes()
-    book = nbformat.read(notebook, as_version=4)
-    assert [cell.execution_count for cell in book.cells[1:]] == [1, 2] and stale(book) == []
-    assert book.cells[1].outputs[0].text == "rendered\n"
-    assert set(book.cells[2].outputs[0].data) == {"text/plain"} and read_record(record)["runs"] == {}
-    monkeypatch.setattr(run, "execute", lambda *arguments: pytest.fail("executed though nothing is stale"))
-    assert run.render(notebook) == [] and "S0: every output is of the code" in capsys.readouterr().out
-    book.cells[0].source = "# Another title"
-    nbformat.write(book, notebook)
-    assert run.render(notebook) == [] and record.read_bytes() == first[1]
-    book.cells[1].source = "print('otherwise')"
-    nbformat.write(book, notebook)
-    monkeypatch.setattr(run, "execute", lambda *arguments: "it went wrong")
-    changed = notebook.read_bytes()
-    assert run.render(notebook) == ["it went wrong"]
-    assert (notebook.read_bytes(), record.read_bytes()) == (changed, first[1])
-    nbformat.write(nbformat.reads(first[0].decode(), as_version=4), notebook)
-    assert run.render(notebook, again=True) == ["it went wrong"]

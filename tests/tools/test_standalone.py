@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import sources
 import standalone
 import yaml
 
@@ -39,25 +40,53 @@ def test_snippet(name, no_package, tmp_path, monkeypatch):
 def test_snippet_has_what_it_needs_and_nothing_else():
     source = standalone.snippet(SNIPPETS["make_norm"])
     assert [line for line in source.splitlines() if line.startswith(("def ", "class "))] == [
-        "def choose(value: str, choices, what: str) -> str:",
+        "def one_of(value: str, what: str, choices: Collection[str]) -> str:",
         'def make_norm(channels: int, norm: str = "batch", num_groups: int = 4) -> nn.Module:',
     ]
-    assert source.startswith("import torch\nfrom torch import nn\n\n\n")
+    assert source.startswith("import torch\nfrom collections.abc import Collection\nfrom torch import nn\n\n\n")
 
 
 def test_a_change_of_a_helper_changes_the_snippet(monkeypatch, tmp_path):
-    folder = tmp_path / standalone.PACKAGE.name
-    shutil.copytree(standalone.PACKAGE, folder)
-    changed = (folder / "layers.py").read_text(encoding="utf-8")
-    (folder / "layers.py").write_text(changed.replace("num_groups: int = 4", "num_groups: int = 8"), encoding="utf-8")
-    monkeypatch.setattr(standalone, "PACKAGE", folder)
-    monkeypatch.setattr(standalone, "package", standalone.package.__wrapped__)  # without what it remembers
+    shutil.copytree(sources.ROOT / sources.PACKAGE, tmp_path / sources.PACKAGE)
+    layers = tmp_path / sources.PACKAGE / "networks" / "layers.py"
+    changed = layers.read_text(encoding="utf-8").replace("num_groups: int = 4", "num_groups: int = 8")
+    layers.write_text(changed, encoding="utf-8")
+    modules = sources.package(tmp_path)
+    monkeypatch.setattr(sources, "package", lambda: modules)
     assert "num_groups: int = 8" in standalone.snippet(SNIPPETS["make_norm"])
 
 
+def inlined(monkeypatch, demo: str, **modules: str) -> list[str]:
+    """The pieces of a snippet of a package with these modules; two underscores stand for a dot."""
+    read = {name.replace("__", "."): sources.read(source) for name, source in modules.items()}
+    monkeypatch.setattr(sources, "package", lambda: read)
+    return standalone.snippet(demo).strip().split("\n\n\n")
+
+
+def test_what_packages_import_again_is_followed(monkeypatch):
+    parts = dict(room="from course_utils.room.loop import fit", room__loop="LR = 0.1\ndef fit():\n    return LR")
+    expected = ["", "LR = 0.1", "def fit():\n    return LR", "fit()"]
+    assert inlined(monkeypatch, "from course_utils.room import fit\nfit()", **parts)[-3:] == expected[1:]
+
+
+def test_names_of_modules_fall_away(monkeypatch):
+    parts = dict(room="", room__draw="def line():\n    return 'line'")
+    parts |= dict(user="from course_utils.room import draw\n\ndef use():\n    return draw.line()")
+    pieces = inlined(monkeypatch, "from course_utils.user import use\nuse()", **parts)
+    assert pieces[-3:] == ["def line():\n    return 'line'", "def use():\n    return line()", "use()"]
+
+
+def test_imports_of_the_package_in_functions_fall_away_and_others_stay(monkeypatch):
+    parts = dict(low="def low():\n    return 1")
+    body = "def use():\n    from course_utils.low import low\n    import json\n\n    return json.dumps(low())"
+    pieces = inlined(monkeypatch, "from course_utils.user import use\nuse()", user=body, **parts)
+    assert pieces[-2] == "def use():\n    import json\n\n    return json.dumps(low())"
+    assert "import json" not in pieces[0] and pieces[-3] == "def low():\n    return 1"
+
+
 def test_two_definitions_of_one_name_are_refused(monkeypatch):
-    modules = {"a": standalone.read("def same():\n    pass"), "b": standalone.read("def same():\n    pass")}
-    monkeypatch.setattr(standalone, "package", lambda: modules)
+    modules = {"a": sources.read("def same():\n    pass"), "b": sources.read("def same():\n    pass")}
+    monkeypatch.setattr(sources, "package", lambda: modules)
     inliner = standalone.Inliner()
     assert inliner.need("a", "same") == ["def same():\n    pass"] and inliner.need("a", "same") == []
     with pytest.raises(ValueError, match="same is defined in a and in b"):

@@ -1,0 +1,88 @@
+"""Which names a piece of code gives a value to, and which of them serve nothing but messages of errors."""
+
+import ast
+
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
+COMPREHENSION = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
+
+
+def bound_in(statements: list[ast.AST]) -> dict[str, str | None]:
+    """The names that statements give a value to; a class keeps its name (it may be printed), the others may change."""
+    found, pending, declared = {}, list(statements), set()
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.ClassDef):
+            found[node.name] = node.name
+        elif isinstance(node, FUNCTION):
+            found[node.name] = None
+        elif isinstance(node, COMPREHENSION):
+            found |= {walrus.target.id: None for walrus in ast.walk(node) if isinstance(walrus, ast.NamedExpr)}
+        elif isinstance(node, ast.Global | ast.Nonlocal):
+            declared |= set(node.names)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found[node.id] = None
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+            found[node.name] = None
+        elif isinstance(node, ast.MatchMapping) and node.rest:
+            found[node.rest] = None
+        if not isinstance(node, FUNCTION | ast.ClassDef | ast.Lambda | COMPREHENSION):
+            pending += ast.iter_child_nodes(node)
+    return {name: label for name, label in found.items() if name not in declared}
+
+
+def base_name(node: ast.AST) -> str | None:
+    """The variable in `x`, `x.a`, `x[0].a` and the like."""
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def dotted(node: ast.AST) -> str | None:
+    """The text of `x.a.b`; None for what is not made of names and dots alone."""
+    if isinstance(node, ast.Name):
+        return node.id
+    before = dotted(node.value) if isinstance(node, ast.Attribute) else None
+    return f"{before}.{node.attr}" if before else None
+
+
+def extended_by(statement: ast.AST) -> str | None:
+    """The one variable that a statement assigns to, or extends as in `problems.append(...)`."""
+    if isinstance(statement, ast.Assign):
+        names = {base_name(target) for target in statement.targets}
+        return names.pop() if len(names) == 1 else None
+    if isinstance(statement, ast.AugAssign | ast.AnnAssign):
+        return base_name(statement.target)
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    return base_name(call.func) if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) else None
+
+
+def message_names(function: ast.AST) -> set[str]:
+    """The local names that serve nothing but the messages of errors, directly or by way of one another."""
+    others, goes_into = set(), {}
+
+    def look(node, into=None):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            look(node.exc.func)
+        elif isinstance(node, ast.Assert):
+            look(node.test)
+        elif isinstance(node, ast.If | ast.While) and truth(node.test):
+            for child in node.body + node.orelse:
+                look(child)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            if into is None:
+                others.add(node.id)
+            else:
+                goes_into.setdefault(node.id, set()).add(into)
+        else:
+            for child in ast.iter_child_nodes(node):
+                look(child, into or extended_by(node))
+
+    def truth(test) -> bool:  # if problems: and if not problems:
+        return isinstance(test.operand if isinstance(test, ast.UnaryOp) else test, ast.Name)
+
+    look(function)
+    arguments = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
+    found = set(bound_in(function.body)) - others - arguments
+    while wrong := {name for name in found if goes_into.get(name, set()) - found}:
+        found -= wrong
+    return found
