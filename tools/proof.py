@@ -28,12 +28,12 @@ CLOCK = """\
 def with_a_clock_of_its_own():
     import importlib.util, itertools, threading, time, timeit
 
+    found = importlib.util.find_spec({package!r}).origin
+    assert found.startswith({tree!r}), f"the package is imported from {{found}}"
     ticks, clock, main = itertools.count(), time.perf_counter, threading.main_thread()
     # The kernel may look at the clock in other threads, at any time: these looks do not count.
     time.perf_counter = lambda: float(next(ticks)) if threading.current_thread() is main else clock()
     importlib.reload(timeit)
-    found = importlib.util.find_spec({package!r}).origin
-    assert found.startswith({tree!r}), f"the package is imported from {{found}}"
 
 
 with_a_clock_of_its_own()

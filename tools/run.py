@@ -64,7 +64,7 @@ def main() -> int:
     options = parser.parse_args()
     notebooks = [NOTEBOOKS / f"{name}.ipynb" for name in options.names] or sorted(NOTEBOOKS.glob("*.ipynb"))
     BUILD.mkdir(exist_ok=True)
-    base = worktree(options.base, BUILD / f"base-{os.getpid()}") if options.accept else nullcontext()
+    base = worktree(options.base, BUILD / f"base-{os.getpid()}", ROOT) if options.accept else nullcontext()
 
     def job(notebook: Path) -> bool:
         start = time.perf_counter()
