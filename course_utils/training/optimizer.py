@@ -98,13 +98,13 @@ def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> LRScheduler:
-    """A schedule that is stepped after every batch."""
-    if recipe.schedule == "one-cycle":
+    """A schedule that is stepped after every batch; a training of a single step takes it at the full rate."""
+    steps = recipe.epochs * steps_per_epoch
+    if recipe.schedule == "one-cycle" and steps > 1:
         # The momentum stays what the recipe says; by default OneCycleLR would run it from 0.95 to 0.85 and back.
         # A warm-up of exactly one step would divide by zero in it.
-        steps = recipe.epochs * steps_per_epoch
-        options = dict(pct_start=max(recipe.warmup, 1.5 / steps), cycle_momentum=False)
         highest = [group["lr"] for group in optimizer.param_groups]
+        options = dict(pct_start=max(recipe.warmup, 1.5 / steps), cycle_momentum=False)
         return OneCycleLR(optimizer, max_lr=highest, total_steps=steps, **options)
     if recipe.schedule == "step":
         return StepLR(optimizer, step_size=recipe.step_size * steps_per_epoch, gamma=recipe.gamma)

@@ -466,6 +466,11 @@ def test_one_cycle_of_a_few_steps(batches, epochs, warmup):
     assert len(fit(small_net(), batches, None, recipe).metrics) == epochs
 
 
+def test_training_of_a_single_step(batches):
+    history = fit(small_net(), batches[:1], None, constant(schedule="one-cycle", epochs=1))
+    assert history.metrics[0].lr == constant().lr
+
+
 def test_evaluation_keeps_a_frozen_layer_frozen(batches):
     model = small_net().train()
     model[2].eval()  # a batch norm that is to keep its statistics

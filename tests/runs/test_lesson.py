@@ -1,0 +1,248 @@
+"""A notebook's books: what it loads, trains, reads back from records, and shows of it."""
+
+import ast
+import json
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from course_utils.data import BatchLoader, split
+from course_utils.data.augment import random_hflip
+from course_utils.device import seed_everything
+from course_utils.networks import make_network
+from course_utils.networks.layers import NORMS, make_norm, norm_of
+from course_utils.runs import lesson as lesson_module
+from course_utils.runs.lesson import MIME, SESSIONS, Lesson, load_lesson
+from course_utils.runs.run import Run, write_record
+from course_utils.training import Recipe, evaluate, fit
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+KNOBS = dict(dataset="shapes", run="train", epochs=5, batch_size=16, seed=3, train_size=400)
+RECIPE = Recipe(epochs=5, lr=0.05, precision="fp32")
+
+
+def plain(images, generator):
+    return images
+
+
+def started(networks=("S8Net31k",), session="S8", **knobs) -> Lesson:
+    """A lesson whose images are loaded."""
+    lesson = Lesson(session, list(networks), **KNOBS | knobs)
+    lesson.load()
+    return lesson
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Trainings of an epoch where five are asked for, which is all that these tests need."""
+    monkeypatch.setattr(lesson_module, "fit", lambda *args, **options: fit(*args[:3], Recipe(**ONE), **options))
+
+
+ONE = dict(epochs=1, lr=0.05, precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory) -> tuple[Path, Lesson]:
+    """A lesson that has trained, tested and studied, and the folder with its record."""
+    folder = tmp_path_factory.mktemp("sessions")
+    lesson = started(epochs=1)
+    models = {"batch": lesson.train("batch", "S8Net31k", Recipe(**ONE), random_hflip)}
+    lesson.study("layer", partial(make_network, "S8Net31k", norm="layer"), Recipe(**ONE), plain, batch_size=8)
+    lesson.test(models)
+    write_record(folder / "S8.json", lesson.to_dict())
+    return folder, lesson
+
+
+def test_images_are_drawn_by_the_seed(shapes, capsys):
+    train, val, test = Lesson("S8", ["S8Net31k"], **KNOBS).load()
+    generator = torch.Generator().manual_seed(3)
+    expected = split(split(shapes[0], 400, generator)[1], 40, generator)
+    assert torch.equal(train.images, expected[0].images) and torch.equal(val.images, expected[1].images)
+    assert torch.equal(test.images, shapes[1].images)
+    assert "shapes: 360 images to train on, 40 to validate on, 2,000 to test on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size, seen", [(None, 9000), (10_000, 9000), (10, 9)])
+def test_train_size_at_its_ends(size, seen):
+    assert len(Lesson("S8", ["S8Net31k"], **KNOBS | dict(train_size=size)).load()[0]) == seen
+
+
+@pytest.mark.parametrize("size", [9, 0, -1, 10_001])
+def test_train_size_that_cannot_be(size):
+    with pytest.raises(ValueError, match=f"train_size is {size}, expected 10 to 10000, the number of images, or None"):
+        started(train_size=size)
+
+
+def test_training_is_that_written_out():
+    lesson = started()
+    model = lesson.train("a", "S8Net31k", RECIPE, random_hflip, norm="layer")
+    generator = seed_everything(3)
+    expected = make_network("S8Net31k", norm="layer")
+    batches = BatchLoader(lesson._train, 16, shuffle=True, augment=random_hflip, generator=generator)
+    history = fit(expected, batches, BatchLoader(lesson._val, 40), RECIPE, verbose=False)
+    torch.testing.assert_close(model.state_dict(), expected.state_dict(), rtol=0, atol=0)
+    run = lesson.runs["a"]
+    assert run.history == history and lesson.histories == {"a": history}
+    assert (run.job.network, run.job.norm, run.job.seed, run.job.batch_size) == ("S8Net31k", "layer", 3, 16)
+    assert (run.data, run.train_images, run.num_classes, run.job.held_out) == ("shapes", 360, 10, 40)
+    assert (run.val_accuracy, run.test_accuracy) == (history.metrics[-1].val_accuracy, None)
+    predictions = lesson.test({"a": model})
+    _, accuracy = evaluate(model, BatchLoader(lesson._test, 1000))
+    assert predictions["a"].accuracy == lesson.runs["a"].test_accuracy == pytest.approx(accuracy)
+
+
+def test_study_is_a_fifth_of_the_epochs_on_a_quarter_of_the_images():
+    lesson = started()
+    history = lesson.study("small", partial(make_network, "S8Net31k", norm="group"), RECIPE, plain, batch_size=8)
+    run = lesson.studies["small"]
+    assert (run.train_images, run.job.batch_size, run.job.norm, run.epochs) == (90, 8, "group", 1)
+    assert history.recipe.lr == RECIPE.lr / 2 and run.history is history
+    assert lesson.study("whole", partial(make_network, "S8Net31k"), RECIPE, plain, batch_size=512) is not None
+    assert lesson.studies["whole"].job.batch_size == 90  # no more than there are
+
+
+def test_another_augmentation_trains_anew(tmp_path, short, capsys):
+    for _ in range(2):
+        started(checkpoints=str(tmp_path)).train("a", "S8Net31k", RECIPE, random_hflip)
+    assert "resuming after epoch 1 of" in capsys.readouterr().out
+    started(checkpoints=str(tmp_path)).train("a", "S8Net31k", RECIPE, plain)
+    for change in (dict(seed=4), dict(train_size=300), dict(batch_size=8)):
+        started(checkpoints=str(tmp_path), **change).train("a", "S8Net31k", RECIPE, plain)
+    assert "resuming" not in capsys.readouterr().out
+    assert len(list(tmp_path.glob("S8-a-5ep-*.checkpoint"))) == 5  # none was overwritten
+
+
+def test_record_holds_what_was_run(recorded):
+    folder, lesson = recorded
+    bundle = lesson._repr_mimebundle_()
+    assert bundle["text/plain"].startswith("trainings: 1, short studies: 1, together ")
+    assert json.loads(json.dumps(bundle[MIME])) == bundle[MIME] == lesson.to_dict()
+    assert bundle[MIME]["parameters"] == KNOBS | dict(epochs=1, networks=["S8Net31k"])
+    assert load_lesson("S8", folder) == {"runs": lesson.runs, "studies": lesson.studies}
+    with pytest.raises(ValueError, match="no record of the session 'S7', there are: S8"):
+        load_lesson("S7", folder)
+
+
+def test_table_is_in_per_cent(recorded):
+    _, lesson = recorded
+    run = lesson.runs["batch"]
+    shares = [run.history.metrics[0].train_accuracy, run.val_accuracy, run.test_accuracy]
+    row = lesson.table().loc["batch"]
+    assert row.tolist() == pytest.approx([*(100 * share for share in shares), run.history.metrics[0].seconds])
+
+
+@pytest.fixture
+def nothing_trains(monkeypatch):
+    def refuse(*args, **options):
+        raise AssertionError("a network was trained")
+
+    for module in (lesson_module, torch.optim.SGD):
+        monkeypatch.setattr(module, "fit" if module is lesson_module else "step", refuse)
+    monkeypatch.setattr(lesson_module, "minutes_to_train", refuse)
+
+
+@pytest.fixture
+def records(recorded, monkeypatch):
+    monkeypatch.setattr(lesson_module, "load_lesson", partial(load_lesson, folder=recorded[0]))
+
+
+def test_recorded_runs_are_shown_as_they_were(recorded, records, nothing_trains, capsys):
+    lesson, before = started(run="recorded"), recorded[1]
+    lesson.print_minutes(make_network("S8Net31k"), trainings=1, studies=1)
+    model = lesson.train("batch", "S8Net31k", RECIPE, plain)
+    history = lesson.study("layer", partial(make_network, "S8Net31k"), RECIPE, plain)
+    lesson.test({"batch": model})
+    assert (lesson.runs, history) == (before.runs, before.studies["layer"].history)
+    assert "about 1 min here" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="S8 has no recorded run 'other', and nothing is trained; there are: layer"):
+        lesson.study("other", partial(make_network, "S8Net31k"), RECIPE, plain)
+
+
+def test_reference_run_comes_from_its_record(recorded, records, nothing_trains, monkeypatch, capsys):
+    lesson, run = started(run="reference"), recorded[1].runs["batch"]
+    asked, model = [], make_network("S8Net31k")
+    monkeypatch.setattr(lesson_module, "load_reference", lambda *args, **options: asked.append((args, options)) or run)
+    monkeypatch.setattr(lesson_module, "reference_network", lambda run: model)
+    assert lesson.train("a", "S8Net31k", RECIPE, plain, norm="group", reference_epochs=7) is model
+    assert asked == [(("S8Net31k", "group"), dict(data="shapes", epochs=7))]
+    lesson.print_minutes(model, trainings=1, studies=1)
+    assert "recorded, nothing is trained" in capsys.readouterr().out
+    lesson.test({"a": model})
+    assert lesson.runs == {"a": run}  # with the recorded accuracy, whatever was measured here
+
+
+@pytest.mark.parametrize("mode", ["reference", "recorded"])
+def test_what_has_no_record_is_refused_before_anything_else(records, mode):
+    with pytest.raises(ValueError, match=r"no recorded run of S8Net38k in S8, expected S8Net31k; with run = 'train'"):
+        Lesson("S8", ["S8Net31k", "S8Net38k"], **KNOBS | dict(run=mode))
+
+
+def test_data_set_without_a_record(noise_folder, records, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA", str(noise_folder.parent))
+    lesson = Lesson("S8", ["S8Net31k"], **KNOBS | dict(run="reference", dataset=str(noise_folder)))
+    with pytest.raises(ValueError, match=r"noise' is noise, and there are recorded runs on shapes alone: name"):
+        lesson.load()
+
+
+def test_unknown_mode():
+    with pytest.raises(ValueError, match="unknown run 'refernce', expected one of train, reference, recorded"):
+        Lesson("S8", ["S8Net31k"], **KNOBS | dict(run="refernce"))
+
+
+# What the committed notebooks offer
+
+
+def choices(path: Path) -> list[dict]:
+    """Every combination of data set, mode and network that the parameters cell offers, in its comments too."""
+    (cell,) = (c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
+    networks = [name for name in ("S8Net46k", "S8Net38k") if name in cell.source] or [None]
+    assert all(f'"{word}"' in cell.source for word in ("cifar10", "shapes", "train", "reference"))
+    return [dict(zip(("dataset", "network"), each, strict=True)) for each in product(("cifar10", "shapes"), networks)]
+
+
+CHOICES = [(path, choice) for path in sorted(NOTEBOOKS.glob("*.ipynb")) for choice in choices(path)]
+
+
+@pytest.mark.parametrize("path, choice", CHOICES, ids=lambda value: str(getattr(value, "stem", value)))
+def test_reference_mode_trains_nothing_or_says_what_there_is(path, choice, nothing_trains, monkeypatch, shapes):
+    record = load_lesson(path.stem)
+    recorded_networks = sorted({run.job.network for run in record["runs"].values()})
+    cifar = next(iter(record["runs"].values())).data
+    images = {"cifar10": [lesson_module.replace(part, name=cifar) for part in shapes], "shapes": shapes}
+    monkeypatch.setattr(lesson_module, "load_images", images.get)
+    networks = [choice["network"]] if choice["network"] else recorded_networks
+    knobs = dict(dataset=choice["dataset"], run="reference", epochs=20, batch_size=128, seed=0)
+    if not set(networks) <= set(recorded_networks):
+        with pytest.raises(ValueError, match=f"no recorded run of {networks[0]} .*expected {recorded_networks[0]}"):
+            Lesson(path.stem, networks, **knobs)
+        return
+    lesson = Lesson(path.stem, networks, **knobs)
+    if choice["dataset"] == "shapes":
+        with pytest.raises(ValueError, match=r"dataset = 'shapes' is shapes, and there are recorded runs on CIFAR-10"):
+            lesson.load()
+        return
+    lesson.load()
+    for name in record["studies"]:
+        assert lesson.study(name, lambda: None, RECIPE, plain) == record["studies"][name].history
+    for network, norm in {(run.job.network, run.job.norm) for run in record["runs"].values()}:
+        lesson.train(norm, network, RECIPE, plain, norm=norm)
+        assert isinstance(lesson.runs[norm], Run) and lesson.runs[norm].train_images == 50_000
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_declare_the_networks_they_train(path):
+    """What a notebook trains in full is what its record holds."""
+    assert (SESSIONS / f"{path.stem}.json").is_file()
+    source = "\n".join(c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code")
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    (call,) = (node for node in calls if isinstance(node.func, ast.Name) and node.func.id == "Lesson")
+    assert call.args[0].value == path.stem
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_norm_of_a_network(norm):
+    assert norm_of(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), make_norm(8, norm))) == norm

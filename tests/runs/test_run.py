@@ -1,0 +1,85 @@
+"""The record of a run: read only as it was written."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from course_utils.runs.reference import load_reference
+from course_utils.runs.run import Job, Run, checksum, load_runs, read_record, read_run, write_record
+from course_utils.training import History, Metrics, Recipe
+
+
+def edit(file: Path, path: tuple, value) -> None:
+    record = json.loads(file.read_text())
+    place = record
+    for key in path[:-1]:
+        place = place[key]
+    assert place[path[-1]] != value
+    place[path[-1]] = value
+    file.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def a_run(**changed) -> Run:
+    metrics = [Metrics(1, 2.0, 0.25, None, None, 0.3, seconds=6.0)]
+    history = History(Recipe(epochs=1, lr=0.3), metrics, {"device": "cpu"})
+    run = Run(Job("S8Net31k", recipe=history.recipe), "noise", 24, 10, history, test_loss=1.5, test_accuracy=0.5)
+    return replace(run, **changed)
+
+
+def test_record_gives_the_run_back(tmp_path):
+    run = a_run(weights_sha256="0" * 64)
+    write_record(tmp_path / "a.json", run.to_dict())
+    found = read_run(tmp_path / "a.json")
+    assert found == run and found.history.environment == {"device": "cpu"} and found.history.seconds == 6.0
+    assert load_runs(tmp_path) == [run] and found.epochs == 1
+    assert json.loads((tmp_path / "a.json").read_text())["test_accuracy"] == 0.5  # shares of 1, as everywhere
+
+
+@pytest.mark.parametrize("change", [lambda content: content.pop("data"), lambda content: content.update(speed=3)])
+def test_record_of_another_form(tmp_path, change):
+    content = a_run().to_dict()
+    change(content)
+    write_record(tmp_path / "a.json", content)
+    with pytest.raises(ValueError, match=r"a.json: this is no record of a run: .*(data|speed)"):
+        read_run(tmp_path / "a.json")
+
+
+EDITS = [
+    (("test_accuracy",), 0.99),
+    (("history", "metrics", 1, "train_loss"), 0.5),
+    (("job", "recipe", "lr"), 0.06),
+    (("job", "seed"), 5),
+    (("data",), "CIFAR-10"),
+    (("weights_sha256",), "0" * 64),
+]
+
+
+@pytest.mark.parametrize("path, value", EDITS, ids=lambda part: str(part)[:40])
+def test_edited_record(folder, jobs, path, value):
+    file = folder / f"{jobs[2].name}.json"
+    edit(file, path, value)
+    load = partial(load_reference, "S8Net31k", folder=folder)
+    for read in (partial(read_record, file), partial(load_runs, folder), load):
+        with pytest.raises(ValueError, match=f"{file} was edited: its content does not match its checksum"):
+            read()
+
+
+def test_layout_of_a_record_does_not_count(folder, jobs):
+    file = folder / f"{jobs[2].name}.json"
+    before, record = read_record(file), json.loads(file.read_text())
+    file.write_text(json.dumps(record, indent=4, sort_keys=True))
+    assert read_record(file) == before and checksum(record) == record["record_sha256"]
+    file.write_text(json.dumps(record | {"added": 1}))
+    with pytest.raises(ValueError, match="was edited"):
+        read_record(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"3", b"{}", b'"text"', b"\xff\xfe", b"null"], ids=repr)
+def test_file_that_is_no_record(tmp_path, content):
+    file = tmp_path / "a-seed0.json"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file} is no record of a run"):
+        read_record(file)
