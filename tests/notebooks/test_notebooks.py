@@ -15,14 +15,14 @@ import pytest
 import results
 import run
 import yaml
+from execution import execute
 from stamps import STAMP, stale
 
 import course_utils
 from course_utils.exercises import check_answer
-from course_utils.runs.records import read_record
+from course_utils.runs.lesson import SESSIONS, load_lesson
 from course_utils.runs.reference import load_reference
-from course_utils.runs.sessions import SESSIONS
-from course_utils.training import History
+from course_utils.runs.run import Run, read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -137,22 +137,36 @@ def test_quick_run(path, tmp_path):
 
 
 @each_notebook
-def test_reference_runs_by_nbval(path, tmp_path):
-    """Nothing is trained, and nbval finds the committed outputs again; on the built-in data, which is always there."""
+def test_tiny_run_by_nbval(path, tmp_path):
+    """nbval finds the committed outputs again, on the built-in data and with trainings of one epoch."""
     checkpoints = tmp_path / "checkpoints"
-    parameters = {"run": "reference", "dataset": "shapes", "checkpoints": str(checkpoints)}
+    parameters = QUICK | {"epochs": 1, "train_size": 400, "checkpoints": str(checkpoints)}
     copy = inject(path, tmp_path / path.name, parameters)
     text = end_of(start_nbval(copy))
     assert failed_cells(copy) == {}
     count = len(code_cells(nbformat.read(path, as_version=4))) + 1  # and the injected parameters
     assert f"{count} passed" in text, f"{count} cells, but: {text.splitlines()[-1]}"
     record = json.loads(copy.with_suffix(".json").read_text(encoding="utf-8"))
-    assert record["studies"] == read_record(SESSIONS / f"{path.stem}.json")["studies"]
-    assert len({made["epochs"] for made in record["runs"].values()}) == 1  # what is compared was trained equally long
-    for made in record["runs"].values():
-        shipped = load_reference(made["network"], made["norm"], epochs=made["epochs"])
-        assert History.from_json(json.dumps(made["history"])) == shipped.history
-    assert not checkpoints.exists()
+    assert len(list(checkpoints.glob("*.checkpoint"))) == len(record["runs"]) >= 2
+    assert set(record["studies"]) == set(load_lesson(path.stem)["studies"])  # reference mode finds all that is asked
+
+
+@each_notebook
+def test_reference_mode(path, tmp_path, real_images):
+    """With run = "reference" nothing is trained, and what is shown comes from the records."""
+    output, checkpoints = tmp_path / path.name, tmp_path / "checkpoints"
+    parameters = {"run": "reference", "dataset": str(real_images), "checkpoints": str(checkpoints)}
+    assert execute(path, output, parameters, run.CELL_SECONDS, run.NOTEBOOK_SECONDS) is None
+    committed, executed = (nbformat.read(each, as_version=4) for each in (path, output))
+    assert results.compare(committed, executed, tmp_path / "difference") == [] and not checkpoints.exists()
+    record = results.record_in(executed)
+    runs, studies = (
+        {name: Run.from_dict(made) for name, made in record[part].items()} for part in ("runs", "studies")
+    )
+    assert studies == load_lesson(path.stem)["studies"]
+    assert len({made.epochs for made in runs.values()}) == 1  # what is compared was trained equally long
+    for made in runs.values():
+        assert made == load_reference(made.job.network, made.job.norm, data=made.data, epochs=made.epochs)
 
 
 @pytest.fixture(scope="module")

@@ -40,9 +40,9 @@ def test_size(book):
     code, text = cells(book, "code"), cells(book, "markdown")
     lines = [len(cell.source.splitlines()) for cell in code]
     words = sum(len(cell.source.split()) for cell in text)
-    assert 20 <= len(code) <= 35 and 1.0 <= len(text) / len(code) <= 1.4
+    assert 20 <= len(code) <= 45 and 1.0 <= len(text) / len(code) <= 1.4
     assert 3 <= median(lines) <= 8 and max(lines) <= 25
-    assert 1500 <= words <= 3000
+    assert 1500 <= words <= 4000
 
 
 def test_claim_and_cell_alternate(book):
