@@ -1,15 +1,16 @@
 """What an executed notebook shows and ran, compared with what it should: outputs, records, bands."""
 
 import json
+from dataclasses import replace
 
 import nbformat
 import pytest
 import results
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from course_utils.runs import reference
-from course_utils.runs.records import read_record
-from course_utils.runs.sessions import SessionRecord, load_studies
+from course_utils.runs import bands
+from course_utils.runs.lesson import MIME
+from course_utils.runs.run import Job, Run, read_record
 from course_utils.training import History, Metrics, Recipe
 
 
@@ -51,60 +52,47 @@ def test_what_is_compared(data, text):
 
 # Records
 
-STUDY = History(Recipe(epochs=1, lr=0.3), [Metrics(1, 2.0, 0.25, 1.9, 0.3, 0.3, seconds=6.0)], {"device": "cpu"})
+HISTORY = History(Recipe(epochs=1, lr=0.3), [Metrics(1, 2.0, 0.25, 1.9, 0.3, 0.3, seconds=6.0)], {"device": "cpu"})
 
 
-def record_of(**accuracies: float) -> SessionRecord:
-    run = dict(network="S8Net31k", data="noise", epochs=1, batch_size=8, train_images=90, history=STUDY)
-    runs = {norm: dict(**run, norm=norm, test_accuracy=accuracy) for norm, accuracy in accuracies.items()}
-    return SessionRecord({"dataset": "noise", "seed": 0}, runs, {"a short one": STUDY})
+def record_of(**accuracies: float) -> dict:
+    job = Job("S8Net31k", batch_size=8, recipe=HISTORY.recipe)
+    runs = {
+        norm: Run(replace(job, norm=norm), "noise", 90, 2, HISTORY, test_accuracy=accuracy).to_dict()
+        for norm, accuracy in accuracies.items()
+    }
+    return {"parameters": {"dataset": "noise", "seed": 0}, "runs": runs, "studies": {}}
 
 
-def executed(record: SessionRecord | None) -> nbformat.NotebookNode:
+def executed(record: dict | None) -> nbformat.NotebookNode:
     cells = [new_code_cell("train()", id="train", metadata={"papermill": {"duration": 61.26}})]
-    cells.append(new_code_cell("record", id="record", metadata={"papermill": {"duration": 0.2}}))
+    cells.append(new_code_cell("lesson", id="record", metadata={"papermill": {"duration": 0.2}}))
     if record is not None:
-        cells[1].outputs = [new_output("execute_result", data=record._repr_mimebundle_())]
+        cells[1].outputs = [new_output("execute_result", data={"text/plain": "trainings: 2", MIME: record})]
     return new_notebook(cells=cells)
 
 
 @pytest.fixture
-def bands(tmp_path, monkeypatch):
+def some_bands(tmp_path, monkeypatch):
     run = "{network: S8Net31k, norm: [batch, layer], data: noise, epochs: 1, batch_size: 8, train_images: 90}"
-    (tmp_path / "bands.yaml").write_text(f"- {{run: {run}, band: [60, 70], why: three seeds}}\n")
-    monkeypatch.setitem(reference.compare_with_band.__kwdefaults__, "folder", tmp_path)
+    (tmp_path / "bands.yaml").write_text(f"- {{run: {run}, band: [0.6, 0.7], why: three seeds}}\n")
+    monkeypatch.setattr(bands.compare_with_band, "__defaults__", (tmp_path,))
 
 
-def test_record_as_it_is_shown_and_kept():
-    bundle = record_of(batch=65.0, layer=66.0)._repr_mimebundle_()
-    assert bundle["text/plain"] == "trainings: 2, short studies: 1, together 0 min"
-    book = nbformat.from_dict(executed(record_of(batch=65.0)))
+def test_record_as_it_is_kept(tmp_path, some_bands):
+    book = nbformat.from_dict(executed(record_of(batch=0.65)))
     nbformat.validate(book)
-    record = results.record_in(book)
-    assert record["parameters"] == {"dataset": "noise", "seed": 0} and record["seconds"] == {"train": 61.3}
-    assert record["runs"]["batch"]["test_accuracy"] == 65.0
-    assert History.from_json(json.dumps(record["studies"]["a short one"])) == STUDY
-    with pytest.raises(TypeError):
-        SessionRecord({"dataset": object()}, {}, {}).as_json()
+    assert results.outside_bands(book, tmp_path / "S0.json") == []
+    record = read_record(tmp_path / "S0.json")
+    assert record == json.loads(json.dumps(record_of(batch=0.65))) | {"seconds": {"train": 61.3}}
+    assert Run.from_dict(record["runs"]["batch"]).history == HISTORY
 
 
-def test_studies_of_a_kept_record(tmp_path, bands):
-    assert results.outside_bands(executed(record_of(batch=65.0)), tmp_path / "S0.json") == []
-    studies = load_studies("S0", folder=tmp_path)
-    assert studies == {"a short one": STUDY} and studies["a short one"].environment == {"device": "cpu"}
-    with pytest.raises(ValueError, match="no record of the session 'S1', there are: S0"):
-        load_studies("S1", folder=tmp_path)
-    file = tmp_path / "S0.json"
-    file.write_text(file.read_text().replace("0.25", "0.35"))
-    with pytest.raises(ValueError, match=r"S0.json was edited"):
-        load_studies("S0", folder=tmp_path)
-
-
-def test_accuracies_are_held_to_their_bands(tmp_path, bands):
-    problems = results.outside_bands(executed(record_of(batch=59.0, layer=70.0, group=1.0)), tmp_path / "S0.json")
+def test_accuracies_are_held_to_their_bands(tmp_path, some_bands):
+    problems = results.outside_bands(executed(record_of(batch=0.59, layer=0.70, group=0.01)), tmp_path / "S0.json")
     assert problems == ["S8Net31k with batch norm: test accuracy 59.0 % is below the band of 60 to 70 % (three seeds)"]
-    assert read_record(tmp_path / "S0.json")["runs"]["batch"]["test_accuracy"] == 59.0  # kept all the same
-    (problem,) = results.outside_bands(executed(record_of(layer=70.1)), tmp_path / "S0.json")
+    assert read_record(tmp_path / "S0.json")["runs"]["batch"]["test_accuracy"] == 0.59  # kept all the same
+    (problem,) = results.outside_bands(executed(record_of(layer=0.701)), tmp_path / "S0.json")
     assert "S8Net31k with layer norm: test accuracy 70.1 % is above the band" in problem
 
 
