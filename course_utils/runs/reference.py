@@ -1,4 +1,4 @@
-"""The reference runs that ship with the course: their records, weights and a table of them."""
+"""The recorded runs that ship with the course: records, weights, and a table of them."""
 
 import hashlib
 from pathlib import Path
@@ -10,7 +10,9 @@ from torch import nn
 from course_utils.files import REFERENCE
 from course_utils.networks import make_network
 from course_utils.runs.bands import read_published
-from course_utils.runs.run import Run, load_runs
+from course_utils.runs.run import Run, load_runs, read_record
+
+SESSIONS = REFERENCE / "sessions"
 
 
 def load_weights(model: nn.Module, file: Path, sha256: str) -> nn.Module:
@@ -88,3 +90,12 @@ def reference_table(folder: Path = REFERENCE) -> pd.DataFrame:
         round(100 * value, 2) if isinstance(value, float) else value for value in published.published
     ]
     return table.merge(published, how="left", on=["network", "norm"])
+
+
+def load_lesson(session: str, folder: Path = SESSIONS) -> dict[str, dict[str, Run]]:
+    """The `runs` and `studies` of the recorded full run of a notebook, by name; `ValueError` if there is no record."""
+    if not (file := folder / f"{session}.json").is_file():
+        there = ", ".join(sorted(path.stem for path in folder.glob("*.json"))) or "none"
+        raise ValueError(f"no record of the session {session!r}, there are: {there}")
+    record = read_record(file)
+    return {part: {name: Run.from_dict(run) for name, run in record[part].items()} for part in ("runs", "studies")}

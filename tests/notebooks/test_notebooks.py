@@ -20,8 +20,7 @@ from stamps import STAMP, stale
 
 import course_utils
 from course_utils.exercises import check_answer
-from course_utils.runs.lesson import SESSIONS, load_lesson
-from course_utils.runs.reference import load_reference
+from course_utils.runs.reference import SESSIONS, load_lesson, load_reference
 from course_utils.runs.run import Run, read_record
 
 ROOT = Path(__file__).resolve().parents[2]

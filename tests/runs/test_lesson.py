@@ -16,7 +16,8 @@ from course_utils.device import seed_everything
 from course_utils.networks import make_network
 from course_utils.networks.layers import NORMS, make_norm, norm_of
 from course_utils.runs import lesson as lesson_module
-from course_utils.runs.lesson import MIME, SESSIONS, Lesson, load_lesson
+from course_utils.runs.lesson import MIME, Lesson
+from course_utils.runs.reference import SESSIONS, load_lesson
 from course_utils.runs.run import Run, write_record
 from course_utils.training import Recipe, evaluate, fit
 
@@ -83,7 +84,7 @@ def test_training_is_that_written_out():
     generator = seed_everything(3)
     expected = make_network("S8Net31k", norm="layer")
     batches = BatchLoader(lesson._train, 16, shuffle=True, augment=random_hflip, generator=generator)
-    history = fit(expected, batches, BatchLoader(lesson._val, 40), RECIPE, verbose=False)
+    history = fit(expected, batches, lesson._val_batches, RECIPE, verbose=False)
     torch.testing.assert_close(model.state_dict(), expected.state_dict(), rtol=0, atol=0)
     run = lesson.runs["a"]
     assert run.history == history and lesson.histories == {"a": history}
