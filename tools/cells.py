@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import sources
 from meaning import parse
-from names import base_name, bound_in, dotted, extended_by
+from names import base_name, bound_in, dotted, extended_by, reads_and_binds
 from reach import Graph, Meaning, digest, meaning_of
 from sources import ROOT, Module, Place, add_imports
 
@@ -71,7 +71,7 @@ class Cells:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             meaning.digest = digest(repr(node.value.value))  # shown, if it is the last
         statement, earlier = Statement(cell, node, meaning), self.statements[cell]
-        for name in sorted(meaning.names):
+        for name in sorted(meaning.names & reads_and_binds([node])[0]):
             statement.needs += self.makers.get(name, [])
         statement.needs += [each for each in earlier if self.sets_globals(each)]
         self.follow_methods(statement)
@@ -121,8 +121,8 @@ class Cells:
 
     def note_values(self, statement: Statement) -> None:
         """Note the names to which a statement gives a value, and the objects that it may change."""
-        node, bound, mentioned = statement.node, set(bound_in([statement.node])), statement.meaning.names
-        always = isinstance(node, ast.Assign | ast.AnnAssign | ast.FunctionDef | ast.ClassDef)
+        node, bound = statement.node, bound_in([statement.node])
+        read, surely = reads_and_binds([node])
         changed = set()
         for each in ast.walk(node):
             if isinstance(each, ast.Subscript | ast.Attribute) and isinstance(each.ctx, ast.Store):
@@ -131,10 +131,15 @@ class Cells:
                 method = each.value.func.attr if extended_by(each) else None
                 changed |= {extended_by(each)} if method not in self.effects else set()
         if not self.only_shows(node):
-            own = {name for name in mentioned for made in self.makers.get(name, []) if made.cell == statement.cell}
+            own = {
+                name
+                for name in statement.meaning.names
+                for made in self.makers.get(name, [])
+                if made.cell == statement.cell
+            }
             changed |= own
         for name in (changed | bound) & (set(self.makers) | bound):
-            anew = always and name in bound and name not in mentioned
+            anew = name in surely - read
             self.makers[name] = [*([] if anew else self.makers.get(name, [])), statement]
             if anew:
                 self.writers = [writer for writer in self.writers if writer[1] != name]

@@ -102,7 +102,7 @@ class Reader:
         return bool(self.scopes) and self.scopes[-1][1]
 
     def label(self, name: str):
-        """How a local name is written, None for another: variables are numbered, arguments and classes keep theirs."""
+        """How a local name is written, None for another: variables are numbered, arguments keep theirs."""
         for names, is_class in reversed(self.scopes):
             if name in names and (not is_class or names is self.scopes[-1][0]):
                 if names[name] is None:
@@ -158,9 +158,9 @@ class Reader:
     def _FunctionDef(self, node):
         # Decorators and defaults belong to what is outside.
         head = [self.label(node.name) or node.name, self.form(node.decorator_list), self.form(node.args)]
-        names = bound_in(node.body) | {item.arg: item.arg for item in ast.walk(node.args) if isinstance(item, ast.arg)}
+        arguments = {item.arg: item.arg for item in ast.walk(node.args) if isinstance(item, ast.arg)}
         before, self.messages = self.messages, self.messages | message_names(node)
-        with self.scope(names):
+        with self.scope(dict.fromkeys(bound_in(node.body)) | arguments):
             body = self.block(node.body)
         self.messages = before
         return [type(node).__name__, *head, body]

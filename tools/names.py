@@ -6,28 +6,65 @@ FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 COMPREHENSION = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 
-def bound_in(statements: list[ast.AST]) -> dict[str, str | None]:
-    """The names that statements give a value to; a class keeps its name (it may be printed), the others may change."""
-    found, pending, declared = {}, list(statements), set()
+def bound_in(statements: list[ast.AST]) -> set[str]:
+    """The names to which statements give a value, not those inside functions, classes and comprehensions."""
+    found, pending, declared = set(), list(statements), set()
     while pending:
         node = pending.pop()
-        if isinstance(node, ast.ClassDef):
-            found[node.name] = node.name
-        elif isinstance(node, FUNCTION):
-            found[node.name] = None
+        if isinstance(node, FUNCTION | ast.ClassDef):
+            found.add(node.name)
         elif isinstance(node, COMPREHENSION):
-            found |= {walrus.target.id: None for walrus in ast.walk(node) if isinstance(walrus, ast.NamedExpr)}
+            found |= {walrus.target.id for walrus in ast.walk(node) if isinstance(walrus, ast.NamedExpr)}
         elif isinstance(node, ast.Global | ast.Nonlocal):
             declared |= set(node.names)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found[node.id] = None
+            found.add(node.id)
         elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
-            found[node.name] = None
+            found.add(node.name)
         elif isinstance(node, ast.MatchMapping) and node.rest:
-            found[node.rest] = None
+            found.add(node.rest)
         if not isinstance(node, FUNCTION | ast.ClassDef | ast.Lambda | COMPREHENSION):
             pending += ast.iter_child_nodes(node)
-    return {name: label for name, label in found.items() if name not in declared}
+    return found - declared
+
+
+def reads_and_binds(statements: list[ast.stmt], bound: frozenset = frozenset()) -> tuple[set[str], frozenset]:
+    """The names that statements read before they bind them, and those that they bind for sure.
+
+    Loops are taken to run at least once.
+    """
+    reads: set[str] = set()
+
+    def look(node: ast.AST | None) -> None:
+        nodes = list(ast.walk(node)) if node else []
+        changed = {each.target for each in nodes if isinstance(each, ast.AugAssign)}
+        found = {n.id for n in nodes if isinstance(n, ast.Name) and (isinstance(n.ctx, ast.Load) or n in changed)}
+        reads.update(found - bound)
+
+    def inside(block: list[ast.stmt], known: frozenset) -> frozenset:
+        found, known = reads_and_binds(block, known)
+        reads.update(found)
+        return known
+
+    for node in statements:
+        if isinstance(node, ast.For | ast.AsyncFor):
+            look(node.iter)
+            bound = inside(node.orelse, inside(node.body, bound | bound_in([node.target])))
+        elif isinstance(node, ast.While | ast.If):
+            look(node.test)
+            after = inside(node.body, bound | bound_in([node.test])), inside(node.orelse, bound | bound_in([node.test]))
+            bound = after[0] if isinstance(node, ast.While) else after[0] & after[1]
+        elif isinstance(node, ast.With | ast.AsyncWith):
+            for item in node.items:
+                look(item)
+            bound = inside(node.body, bound | bound_in(node.items))
+        elif hasattr(node, "body"):  # of a function, a class, an attempt: any of its names may be read first
+            look(node)
+            bound |= {node.name} if hasattr(node, "name") else frozenset()
+        else:
+            look(node)
+            bound |= bound_in([node])
+    return reads, bound
 
 
 def base_name(node: ast.AST) -> str | None:
@@ -82,7 +119,7 @@ def message_names(function: ast.AST) -> set[str]:
 
     look(function)
     arguments = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
-    found = set(bound_in(function.body)) - others - arguments
+    found = bound_in(function.body) - others - arguments
     while wrong := {name for name in found if goes_into.get(name, set()) - found}:
         found -= wrong
     return found

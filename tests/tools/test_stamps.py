@@ -76,7 +76,7 @@ class Lesson:
         return model
 
     def study(self, name, model):
-        history = fit(model, 1)
+        history = fit(model, self._steps())
         self.studies[name] = history
         return history
 
@@ -85,6 +85,9 @@ class Lesson:
 
     def verdicts(self):
         return [verdict(run) for run in self.runs]
+
+    def _steps(self):
+        return 1
 
     def unused(self):
         return "unused"
@@ -219,6 +222,11 @@ CHANGES = [
         ],
         set(),
     ),
+    (
+        "an import of a library inside a function",
+        [("plots", "import numpy as np", ""), ("plots", "    return", "    import numpy as np\n\n    return")],
+        set(),
+    ),
     ("a branch of reference mode", [("lesson", 'load_runs("folder")', 'load_runs("elsewhere")')], set()),
     # What outputs may show
     ("the default of an argument", [(LOOP, "steps: int = 3", "steps: int = 4")], FIT),
@@ -230,7 +238,8 @@ CHANGES = [
     ("two variables become one", [(LOOP, "names", "total")], FIT),
     ("a helper under a module's name", [("plots", "'blue'", "'red'")], {"plot"}),
     ("a helper", [(LOOP, "-each", "each")], {"sorted"}),
-    ("a method", [("lesson", "fit(model, 1)", "fit(model, 2)")], {"study", "other-study"}),
+    ("a method", [("lesson", "self._steps())", "self._steps() + 1)")], {"study", "other-study"}),
+    ("a method that a method uses", [("lesson", "return 1", "return 2")], {"study", "other-study"}),
     ("a method that reads", [("lesson", "list(self._rows)", "dict(self._rows)")], {"table"}),
     ("a property", [("lesson", "self.runs.items()", "self.runs")], LESSON),
     ("a special method", [("lesson", '"Lesson"', '"lesson"')], LESSON),
@@ -313,6 +322,41 @@ def test_stale_cells_are_named(stamped):
     assert stale(book, session) == ["pair", "paired"]
 
 
+@pytest.mark.parametrize(
+    ("statement", "hit"),
+    [
+        ("x = 1", False),
+        ("x = x + 1", True),
+        ("x += 1", True),
+        ("x[0] = 1", True),
+        ("for x in range(3):\n    print(x)", False),
+        ("for y in range(3):\n    x = y\n    print(x)", False),
+        ("for y in range(3):\n    print(x)\n    x = y", True),
+        ("for x in x:\n    print(x)", True),
+        ("if x:\n    x = 1", True),
+        ("if run:\n    x = 1", True),
+        ("if run:\n    x = 1\nelse:\n    x = 2", False),
+        ("with open(run) as x:\n    print(x)", False),
+        ("def x():\n    return 1", False),
+        ("y = [x for x in range(3)]", True),  # the outer x is still there
+        ("y = (x := 2)", False),
+        ("while (x := run()):\n    print(x)", False),
+        ("try:\n    x = 1\nexcept OSError:\n    pass", True),
+        ("import numpy as x", False),
+    ],
+)
+def test_a_name_that_is_bound_anew(statement, hit, stamped):
+    """`hit`: does the last cell depend on what the first one gave x?"""
+    middle = new_code_cell(statement, id="middle")
+    books = [
+        new_notebook(cells=[new_code_cell(f"x = {value}", id="first"), middle, new_code_cell("print(x)", id="last")])
+        for value in (1, 2)
+    ]
+    stamped()
+    before, after = (parts(Cells(book), "last", "S0") for book in books)
+    assert (before != after) == hit
+
+
 def test_which_cells_need_trained_weights(stamped):
     stamped()
     cells = Cells(book_of())
@@ -361,6 +405,13 @@ MESSAGE = "def f():\n m = ?\n if {}: raise E(m)\n return {}"
 def test_meaning(source, old, new, same):
     digests = [meaning_of(parse(source.replace("?", text)), lambda name: None).digest for text in (old, new)]
     assert (digests[0] == digests[1]) == same
+
+
+def test_what_a_piece_of_code_mentions():
+    source = "def f(a):\n global g\n g = h(a.m, getattr(a, 'n'))\n raise E(unused)"
+    meaning = meaning_of(parse(source), lambda name: ("place", "h") if name == "h" else None)
+    assert {"g", "E"} <= meaning.names and not {"a", "h", "unused"} & meaning.names
+    assert meaning.places == {("place", "h")} and meaning.attributes == {"m", "n"}
 
 
 # The real package
