@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from torch import nn
@@ -103,7 +104,7 @@ def audit(
     separable = _followed_by(found, lambda o: o.depthwise and o.kernel > 1, lambda o: o.pointwise)
     dilated = sum(o.dilation > 1 and o.kernel > 1 for o in convolutions)
     collapse = " and ".join(sorted(_last_collapse(found[0]))) or "none"
-    table = [
+    table: list[tuple[Any, str, Any, Callable[[Any, Any], bool]]] = [
         (rules.max_parameters, "fewer than {:,} parameters", parameters, operator.lt),
         (rules.min_receptive_field, "receptive field over {}", field, operator.gt),
         (rules.transitions, "{} transitions (1×1, then pooling)", transitions, operator.eq),

@@ -1,5 +1,6 @@
 """The checks of the exercises of session S8."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -43,8 +44,8 @@ def _folded(answer) -> None:
     assert callable(answer), f"answer is {type(answer).__name__}, expected a function of a convolution and a norm"
     convolution, norm = nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.BatchNorm2d(6)
     with torch.no_grad():
-        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-            tensor.copy_(sample(6).abs() + 0.5)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            getattr(norm, name).copy_(sample(6).abs() + 0.5)
         x = sample(2, 3, 8, 8)
         expected = norm.eval()(convolution(x))  # first: who folds in place changes the convolution
         folded = answer(convolution, norm)
@@ -55,7 +56,7 @@ def _folded(answer) -> None:
         same(folded, (x,), expected, hint)
 
 
-S8_CHECKS = {
+S8_CHECKS: dict[str, Callable] = {
     "S8.1": _counting,
     "S8.2": _as_instance_norm,
     "S8.3": _instance_norm,

@@ -1,5 +1,6 @@
 """The checks of the exercises of session S9."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -56,7 +57,7 @@ def _without_holes(answer) -> None:
     assert len(seen) == 27, f"no holes, but a field of {len(seen)} pixels is not the largest. {hint}"
 
 
-S9_CHECKS = {
+S9_CHECKS: dict[str, Callable] = {
     "S9.1": _reach,
     "S9.2": _cost,
     "S9.3": _field_of,

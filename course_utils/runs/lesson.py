@@ -190,8 +190,8 @@ class Lesson:
 
     def _run(self, job: Job, train_images: int, history: History) -> Run:
         last = history.metrics[-1] if len(history) else None
-        val = dict(val_loss=last.val_loss, val_accuracy=last.val_accuracy) if last else {}
-        return Run(job, self._train.name, train_images, len(self._train.classes), history, **val)
+        run = Run(job, self._train.name, train_images, len(self._train.classes), history)
+        return replace(run, val_loss=last.val_loss, val_accuracy=last.val_accuracy) if last else run
 
     def _recorded_run(self, part: str, name: str) -> Run:
         if name not in self._recorded[part]:

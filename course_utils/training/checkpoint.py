@@ -3,7 +3,7 @@
 import hashlib
 import io
 import pickle
-from collections.abc import Iterable
+from collections.abc import Sized
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Checkpoint:
     identity: dict[str, str]
 
     @classmethod
-    def of(cls, path: Path | str, model: nn.Module, recipe: Recipe, train: Iterable) -> "Checkpoint":
+    def of(cls, path: Path | str, model: nn.Module, recipe: Recipe, train: Sized) -> "Checkpoint":
         """The checkpoint of training `model` on `train` by `recipe`."""
         data = getattr(train, "fingerprint", f"{type(train).__name__} of {len(train)} batches")
         identity = {"network": str(model), "data": data}

@@ -1,5 +1,6 @@
 """`fit`: train, validate, log and checkpoint a classifier; `evaluate`: its loss and accuracy."""
 
+import builtins
 import copy
 import math
 import sys
@@ -114,9 +115,8 @@ def minutes_to_train(model: nn.Module, images: int, batch_size: int = 128) -> fl
 
 def somebody_watches() -> bool:
     """True in a terminal and in a notebook that a person steps through; false under papermill, nbval and in a pipe."""
-    try:
-        kernel = get_ipython().kernel
-    except (NameError, AttributeError):
+    shell = getattr(builtins, "get_ipython", lambda: None)()
+    if (kernel := getattr(shell, "kernel", None)) is None:
         return sys.stdout.isatty()
     # Front ends that show a person the output also let the kernel ask that person for input; headless ones do not.
     return bool(getattr(kernel, "_allow_stdin", False))
@@ -156,7 +156,7 @@ def fit(
     try:
         for epoch in range(len(history) + 1, recipe.epochs + 1):
             start = time.perf_counter()
-            lr = state.scheduler.get_last_lr()[-1]  # of the parameters that are no kernels
+            lr = float(state.scheduler.get_last_lr()[-1])  # of the parameters that are no kernels
             # To standard output: what goes to standard error leaves a coloured stripe for each epoch in JupyterLab.
             batches = tqdm(train, desc=f"epoch {epoch}", leave=False, file=sys.stdout) if bar else train
             train_loss, train_accuracy = train_epoch(model, batches, state, getattr(train, "num_classes", None))

@@ -1,6 +1,7 @@
 """The optimizer, the schedule and the gradient scaler that a recipe asks for."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,12 +33,12 @@ class Muon(torch.optim.SGD):
     options are SGD's and for all other parameters.
     """
 
-    def __init__(self, model: nn.Module, *, muon_lr: float, muon_weight_decay: float, momentum: float, **options):
+    def __init__(self, model: nn.Module, *, muon_lr: float, muon_weight_decay: float, momentum: float, **options: Any):
         convolutions = [module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd)]
         self._groups = {module.weight: module.groups for module in convolutions if not module.transposed}
         others = [parameter for parameter in model.parameters() if parameter not in self._groups]
         # Without a momentum of its own, SGD's weight decay is the decoupled one.
-        kernels = dict(
+        kernels: dict[str, Any] = dict(
             params=list(self._groups), lr=muon_lr, weight_decay=muon_weight_decay, momentum=0, nesterov=False
         )
         super().__init__([kernels, {"params": others}], momentum=momentum, **options)
@@ -80,7 +81,7 @@ def prepare(model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> TrainStat
 
 
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    options = dict(
+    options: dict[str, Any] = dict(
         lr=recipe.lr,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov and recipe.momentum > 0,
@@ -104,8 +105,8 @@ def _scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch
         # The momentum stays what the recipe says; by default OneCycleLR would run it from 0.95 to 0.85 and back.
         # A warm-up of exactly one step would divide by zero in it.
         highest = [group["lr"] for group in optimizer.param_groups]
-        options = dict(pct_start=max(recipe.warmup, 1.5 / steps), cycle_momentum=False)
-        return OneCycleLR(optimizer, max_lr=highest, total_steps=steps, **options)
+        warmup = max(recipe.warmup, 1.5 / steps)
+        return OneCycleLR(optimizer, max_lr=highest, total_steps=steps, pct_start=warmup, cycle_momentum=False)
     if recipe.schedule == "step":
         return StepLR(optimizer, step_size=recipe.step_size * steps_per_epoch, gamma=recipe.gamma)
     return ConstantLR(optimizer, factor=1.0, total_iters=0)
