@@ -9,13 +9,14 @@ from pathlib import Path
 import nbformat
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRA = PROJECT["optional-dependencies"]
 # IPython comes with every Jupyter; the cluster is asked for where it is used.
 AT_HAND = {"ipython", "course-utils"}
-ALLOWED = {"course_utils/reference.py": EXTRA["cluster"]}
+ALLOWED = {"course_utils/runs/__main__.py": EXTRA["cluster"]}
 
 
 def names(requirements) -> set[str]:
@@ -33,7 +34,7 @@ def imported(source: str) -> set[str]:
     return found - sys.stdlib_module_names
 
 
-SOURCES = {path.relative_to(ROOT).as_posix(): path for path in ROOT.glob("course_utils/*.py")}
+SOURCES = {path.relative_to(ROOT).as_posix(): path for path in ROOT.glob("course_utils/**/*.py")}
 SOURCES |= {path.relative_to(ROOT).as_posix(): path for path in ROOT.glob("notebooks/*.ipynb")}
 
 
@@ -48,3 +49,14 @@ def test_what_is_imported_is_listed(name):
     for package in sorted(imported(text)):
         of = {distribution.lower() for distribution in distributions.get(package, [package])}
         assert of & listed, f"{name} imports {package}, which pyproject.toml does not list: {', '.join(sorted(listed))}"
+
+
+def test_what_is_pinned_is_allowed():
+    """Whatever CI installs fits the list of dependencies, and all of that is pinned."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = {
+        canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines) if version
+    }
+    for requirement in map(Requirement, [*PROJECT["dependencies"], *EXTRA["notebooks"], *EXTRA["dev"]]):
+        if requirement.name != PROJECT["name"]:
+            assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement

@@ -1,4 +1,4 @@
-"""The links of the course that lead elsewhere: `make links`. Needs a network, and is no part of `make test`."""
+"""The links of the course that lead elsewhere: `make slow-links`. Needs a network, and is no part of `make test`."""
 
 import re
 import sys

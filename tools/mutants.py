@@ -1,9 +1,9 @@
 """Automatic mutants of `course_utils`: a sample from each module, and whether the tests of that module notice them.
 
 A mutant is a copy of the course with one small change that Cosmic Ray has made: a comparison turned round, a number one
-larger, a decorator gone. `make mutants` runs it, keeps what it found in mutants/found.json and writes the table in
+larger, a decorator gone. `make slow-mutants` runs it, keeps what it found in mutants/found.json and writes the table in
 mutants/README.md. A mutant that survives needs a new test, or a reason in mutants/survivors.yaml why it changes nothing
-that matters. With names of modules, `python tools/mutants.py augment`, only theirs are made and found anew.
+that matters. With names of modules, `python tools/mutants.py data.augment`, only theirs are made and found anew.
 """
 
 import argparse
@@ -26,15 +26,15 @@ from gallery_check import ROOT, copy_of_the_course
 
 FOLDER = ROOT / "tests" / "slow" / "mutants"
 PER_MODULE, SEED, SECONDS = 5, 0, 300
-# The tests of a module are those of its name, and where there are none, or not all of them, these.
-TESTS = {
-    "folders": ["data"],
-    "layers": ["layers", "networks"],
-    "records": ["study", "reference"],
-    "sessions": ["results"],
-    "trace": ["audit", "analysis"],
-    "training": ["training", "state"],
-}
+
+
+def tests_of(module: str, course: Path) -> list[str]:
+    """The tests of a module: those of its room; for one without a room those of its name, or of what stands on it."""
+    room, _, _ = module.partition(".")
+    if (course / "tests" / room).is_dir():
+        return [f"tests/{room}"]
+    own = f"tests/test_{module}.py"
+    return [own] if (course / own).is_file() else ["tests/test_device.py", "tests/networks"]
 
 
 def type_hints(source: str) -> list[ast.expr]:
@@ -57,18 +57,17 @@ def sample(module: Path) -> list[MutationSpec]:
         for occurrence, (start, end) in enumerate(found):
             if not any(first <= start < last for first, last in spans):
                 places.setdefault(start, []).append(MutationSpec(module, name, occurrence, start, end))
-    rng = random.Random(f"{module.stem} {SEED}")
+    rng = random.Random(f"{module.as_posix()} {SEED}")
     chosen = rng.sample(sorted(places), min(PER_MODULE, len(places)))
     return [rng.choice(places[place]) for place in chosen]
 
 
 def look_at(module: str) -> list[dict]:
     """Each mutant of a module of the course in the current folder: where, what was changed, and whether it survived."""
-    names = [f"tests/test_{name}.py" for name in TESTS.get(module, [module])]
-    command = f"{sys.executable} -m pytest -x {' '.join(names)}"
+    command = f"{sys.executable} -m pytest -x {' '.join(tests_of(module, Path.cwd()))}"
     subprocess.run(command.split(), check=True, stdout=subprocess.DEVNULL)  # without a mutant all pass
     rows = []
-    for mutation in sample(Path("course_utils") / f"{module}.py"):
+    for mutation in sample(Path("course_utils", *module.split(".")).with_suffix(".py")):
         result = mutate_and_test([mutation], command, SECONDS)
         lines = [
             line for line in (result.diff or "").splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")
@@ -117,7 +116,8 @@ def main() -> int:
             print(f"{outcome} {module}, line {row['line']}: {row['old']}  ->  {row['new']}", flush=True)
         return rows
 
-    all_modules = sorted(path.stem for path in (ROOT / "course_utils").glob("*.py") if path.stem != "__init__")
+    files = [path.relative_to(ROOT / "course_utils") for path in (ROOT / "course_utils").rglob("*.py")]
+    all_modules = sorted(".".join(file.with_suffix("").parts) for file in files if not file.stem.startswith("__"))
     with ThreadPoolExecutor(max_workers=2) as pool:
         rows = [row for found in pool.map(in_a_copy, options.modules or all_modules) for row in found]
     found, readme, reasons = (FOLDER / name for name in ("found.json", "README.md", "survivors.yaml"))

@@ -19,7 +19,7 @@ def requirements() -> list[str]:
     """What pyproject.toml asks for, to run and to test."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    named = [*project["dependencies"], *extras["dev"], *extras["cluster"]]
+    named = [*project["dependencies"], *extras["notebooks"], *extras["cluster"], *extras["dev"]]
     return [requirement for requirement in named if not requirement.startswith(project["name"])]
 
 
@@ -33,7 +33,7 @@ def main() -> int:
     wanted = requirements()
     if which == "lowest":
         wanted = [requirement.replace(">=", "==") for requirement in wanted]
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*install, "--upgrade", *wanted], check=True)
     subprocess.run([*install, "--no-deps", "--editable", ROOT], check=True)
     subprocess.run([python, "-m", "pip", "list", "--disable-pip-version-check"], check=True)

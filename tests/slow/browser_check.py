@@ -1,4 +1,4 @@
-"""The notebooks in JupyterLab, in a real browser, as a person uses them: `make browser`. Not part of `make test`.
+"""The notebooks in JupyterLab, in a real browser, as a person uses them: `make slow-browser`. Not part of `make test`.
 
 Needs Chromium on the machine. Screenshots of every figure and of the notebook as it ended land in build/browser/.
 """

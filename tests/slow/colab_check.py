@@ -1,4 +1,4 @@
-"""The notebooks as Colab runs them: `make colab`. Not part of `make test`.
+"""The notebooks as Colab runs them: `make slow-colab`. Not part of `make test`.
 
 Colab's versions on its Python (`COLAB_PYTHON`, or the python3.13 that is found), the course not installed, an empty
 folder named content, a stand-in for google.colab. The notebooks fetch the course from the address in pyproject.toml;
