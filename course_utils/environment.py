@@ -19,7 +19,8 @@ def check_versions() -> None:
         requirements = project["dependencies"]
     else:
         try:
-            requirements = [line for line in metadata.requires("course-utils") if "extra ==" not in line]
+            # None is what a package without requirements gives; this one has some.
+            requirements = [line for line in metadata.requires("course-utils") if "extra ==" not in line]  # type: ignore[union-attr]
         except metadata.PackageNotFoundError:  # neither checkout nor package: copied into a notebook
             return
     problems = []

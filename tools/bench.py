@@ -23,10 +23,11 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ from course_utils.training.optimizer import prepare
 
 BUILD = Path(__file__).resolve().parents[1] / "build"
 BATCH = 128
-CROP = dict(padding=2, padding_mode="reflect")
+CROP: dict[str, Any] = dict(padding=2, padding_mode="reflect")
 LEAST_ROUNDS = 7
 
 
@@ -127,11 +128,12 @@ class UsualWays:
         command = [sys.executable, __file__, "--serve", name, "--images", str(images), "--device", device.type]
         keep = {key: value for key, value in os.environ.items() if same_allocator or not key.startswith("MALLOC_")}
         self.process = subprocess.Popen(command, env=keep, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.names = json.loads(self.process.stdout.readline())
+        self.words, self.answers = cast(IO[str], self.process.stdin), cast(IO[str], self.process.stdout)
+        self.names = json.loads(self.answers.readline())
 
     def epoch(self, way: str) -> None:
-        print(way, file=self.process.stdin, flush=True)
-        if self.process.stdout.readline().strip() != way:
+        print(way, file=self.words, flush=True)
+        if self.answers.readline().strip() != way:
             raise RuntimeError(f"the process that trains the usual way has ended: {way}")
 
     def __enter__(self) -> "UsualWays":
@@ -158,7 +160,9 @@ def usual_epoch(name: str, image_set: ImageSet, device: torch.device, transform:
     seed_everything(0)
     model = make_network(name, norm="batch").to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    options = dict(num_workers=workers, persistent_workers=workers > 0, pin_memory=device.type == "cuda")
+    options: dict[str, Any] = dict(
+        num_workers=workers, persistent_workers=workers > 0, pin_memory=device.type == "cuda"
+    )
     batches = DataLoader(UsualDataset(image_set, transform), BATCH, shuffle=True, **options)
     return lambda: train_usual(model, optimizer, batches, device)
 
@@ -194,13 +198,19 @@ def measure_network(name: str, image_set: ImageSet, options: argparse.Namespace,
     }
 
 
+def pass_through(batches: Iterable) -> None:
+    """Draw all batches and drop them."""
+    for _ in batches:
+        pass
+
+
 def measure_loaders(image_set: ImageSet, rounds: int, device: torch.device) -> dict[str, int]:
     """Images per second of the loaders alone, with crop and flip."""
     ours = BatchLoader(image_set.to(device), BATCH, shuffle=True, augment=augment, generator=seed_everything(0, device))
-    ways = {"ours": lambda: [None for _ in ours]}
+    ways: dict[str, Callable] = {"ours": partial(pass_through, ours)}
     for label, transform in usual_transforms(image_set.mean.tolist(), image_set.std.tolist()).items():
         loader = DataLoader(UsualDataset(image_set, transform), BATCH, shuffle=True)
-        ways[label] = lambda loader=loader: [None for _ in loader]
+        ways[label] = partial(pass_through, loader)
     speeds = take_turns(ways, len(image_set), rounds, device)
     return {way: round(median(values)) for way, values in speeds.items()}
 

@@ -51,7 +51,8 @@ def read_image_folder(folder: Path, cache: Path) -> tuple[Split, Split, tuple[st
         _write_cache(file, images)
     parts = images.permute(0, 3, 1, 2).split([len(train), len(test)])
     splits = [(part, torch.tensor(listed.targets)) for part, listed in zip(parts, (train, test), strict=True)]
-    return *splits, tuple(train.classes), SUFFIXES[Path(paths[0]).suffix.lower()]
+    # The type checker does not see that there are two splits.
+    return *splits, tuple(train.classes), SUFFIXES[Path(paths[0]).suffix.lower()]  # type: ignore[return-value]
 
 
 def _list_images(folder: Path) -> ImageFolder:

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torchvision.datasets import CIFAR10
 
 from course_utils.data.cifar10 import BATCHES, fetch_cifar10
-from course_utils.data.folders import read_image_folder
+from course_utils.data.folders import Split, read_image_folder
 from course_utils.data.shapes import SHAPE_CLASSES, make_shapes
 from course_utils.files import data_root
 
@@ -79,7 +79,7 @@ def load_images(dataset: str | Path) -> tuple[ImageSet, ImageSet]:
     return _load_folder(folder)
 
 
-def _pair(train, test, classes: tuple[str, ...], name: str) -> tuple[ImageSet, ImageSet]:
+def _pair(train: Split, test: Split, classes: tuple[str, ...], name: str) -> tuple[ImageSet, ImageSet]:
     mean, std = channel_statistics(train[0])
     return ImageSet(*train, classes, name, mean, std), ImageSet(*test, classes, name, mean, std)
 
@@ -149,7 +149,8 @@ class BatchLoader:
         parts = self._rows, self.image_set.labels, self.image_set.mean, self.image_set.std
         crc = 0
         for tensor in parts:
-            crc = zlib.crc32(tensor.cpu().contiguous().numpy(), crc)
+            # numpy declares its arrays as buffers from Python 3.12 on.
+            crc = zlib.crc32(tensor.cpu().contiguous().numpy(), crc)  # type: ignore[arg-type]
         order = "shuffled" if self.shuffle else "in order"
         images = f"{len(self.image_set)} images of {self.image_set.name} (CRC {crc:08x})"
         return f"{images}, {order}, in batches of {self.batch_size}, {'' if self.augment else 'not '}augmented"
@@ -172,6 +173,7 @@ class BatchLoader:
                 if order is None:
                     rows = rows.clone()  # a view of the set, which an augmentation that works in place would change
                 # Affine maps give NCHW; the copy back is of bytes, and none where the layout has stayed.
-                rows = self.augment(rows.permute(0, 3, 1, 2), self.generator).permute(0, 2, 3, 1).contiguous()
+                # __init__ has made sure that there is a generator, which the type checker cannot see.
+                rows = self.augment(rows.permute(0, 3, 1, 2), self.generator).permute(0, 2, 3, 1).contiguous()  # type: ignore[arg-type]
             images = torch.mul(rows, self._scale).add_(self._shift).permute(0, 3, 1, 2)
             yield images, labels[part] if order is None else labels[order[part]]

@@ -1,5 +1,7 @@
 """The building blocks of the course networks."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from course_utils.checks import one_of
@@ -65,7 +67,7 @@ def conv_block(
     """
     if bias is None:
         bias = norm == "none"
-    options = dict(stride=stride, padding=padding, dilation=dilation, bias=bias)
+    options: dict[str, Any] = dict(stride=stride, padding=padding, dilation=dilation, bias=bias)
     if separable:
         convolutions = list(depthwise_separable(in_channels, out_channels, kernel_size, **options))
     else:

@@ -69,7 +69,8 @@ def send(handler, request=1, body=ARCHIVE, *, status=200, upto=1.0, trickle=Fals
     """Send `body`, or what the request asks for of it, but stop, or slow down to a trickle, at the share `upto`."""
     start = int((handler.headers.get("Range") or "bytes=0-")[6:-1]) if ranges else 0
     if start >= len(body):
-        return handler.send_error(416)
+        handler.send_error(416)
+        return
     handler.send_response(206 if start else status)
     handler.send_header("Content-Length", str(len(body) - start))
     if start:
@@ -253,13 +254,10 @@ EVIL = {
 def test_archive_that_would_do_harm(host, tmp_path, name):
     # Even with the right checksum nothing but files and folders inside the target is unpacked.
     root = tmp_path / "a" / "b"
-    try:
+    # Of an absolute path some versions of tarfile drop the leading slash, which does no harm either.
+    with suppress(ValueError) if name == "absolute" else pytest.raises(ValueError, match="archive"):
         fetch(root, host(partial(send, body=EVIL[name])).url, archive=EVIL[name])
-    except ValueError as error:
-        assert "archive" in str(error)
-        assert not (root / BATCHES).exists()
-    else:
-        assert name == "absolute"  # the leading slash is dropped
+    assert name == "absolute" or not (root / BATCHES).exists()
     assert not list(tmp_path.glob("**/unpacking-*")) and not list(tmp_path.glob("evil")) + list(tmp_path.glob("a/evil"))
     assert not Path("/tmp/evil").exists()
 
@@ -310,10 +308,8 @@ def test_full_disk_is_no_fault_of_the_host(host, tmp_path, monkeypatch):
         def write(self, piece):
             raise OSError(28, "No space left on device")
 
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(OSError, match=rf"cannot be kept in {tmp_path} \(.*No space left.*COURSE_DATA") as caught,
-    ):
+    with monkeypatch.context() as patch:
         patch.setattr(download.Path, "open", lambda *args: Full())
-        fetch(tmp_path, good.url, other.url)
+        with pytest.raises(OSError, match=rf"cannot be kept in {tmp_path} \(.*No space left.*COURSE_DATA") as caught:
+            fetch(tmp_path, good.url, other.url)
     assert not isinstance(caught.value, ConnectionError | requests.RequestException) and other.ranges == []

@@ -39,9 +39,9 @@ def untrue_numbers(book: nbformat.NotebookNode) -> list[str]:
             position += 1
             continue
         shown = [n for near in code[max(0, position - BEFORE) : position + AFTER] for n in numbers_shown(near)]
-        for number in RESULT.findall(NOT_RESULTS.sub(" ", cell.source)):
-            if not stands_in(number, shown):
-                problems.append(f"cell '{cell.id}': {number} stands in no output near it")
+        found = RESULT.findall(NOT_RESULTS.sub(" ", cell.source))
+        missing = [number for number in found if not stands_in(number, shown)]
+        problems += [f"cell '{cell.id}': {number} stands in no output near it" for number in missing]
     return problems
 
 
