@@ -64,6 +64,8 @@ lint: $(STAMP)  ## check style, types, the direction of imports, and the workflo
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	$(BIN)/zizmor --offline --quiet .github
 
 editions: $(STAMP)  ## write the notebooks for students (exercises blank) and for teachers into build/
@@ -82,7 +84,7 @@ bench: $(STAMP)  ## measure the speed of training
 	$(BIN)/python tools/bench.py
 
 address: $(STAMP)  ## write the repository's address (ADDRESS, or that of origin) into notebooks and badges
-	$(BIN)/python tools/address.py $(if $(ADDRESS),"$(ADDRESS)")
+	$(BIN)/python tools/setup_cell.py $(if $(ADDRESS),"$(ADDRESS)")
 
 clean:  ## delete build/, not .venv and not data/
 	$(PYTHON) -c "import shutil; shutil.rmtree('build', ignore_errors=True)"

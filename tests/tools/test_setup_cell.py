@@ -16,23 +16,128 @@ ROOT = setup_cell.ROOT
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_cell_and_badge_are_up_to_date(path):
+def test_cell_is_up_to_date(path):
     book = nbformat.read(path, as_version=4)
     first = next(cell for cell in book.cells if cell.cell_type == "code")
     assert setup_cell.SETUP in first.metadata["tags"] and first.outputs == []
     assert first.source == setup_cell.SOURCE, f"{path.name}: made from another address or version, make address"
-    assert setup_cell.badge(path.stem) in book.cells[0].source, f"{path.name}: a stale badge, make address"
 
 
-def test_badges_of_the_readme():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path in NOTEBOOKS:
-        assert setup_cell.badge(path.stem) in text, f"README.md: a stale badge, expected {setup_cell.badge(path.stem)}"
+def badges(text: str) -> list[str]:
+    return [found[0] for found in setup_cell.BADGE.finditer(text)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_badges_are_those_of_the_address_or_none(path):
+    title = nbformat.read(path, as_version=4).cells[0].source
+    readme = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if path.name in line]
+    shown, revisions = [*badges(title), *badges("\n".join(readme))], {setup_cell.VERSION, setup_cell.revision()}
+    if setup_cell.is_known(setup_cell.ADDRESS):
+        allowed = [setup_cell.badge(path.stem, setup_cell.ADDRESS, revision) for revision in revisions]
+        assert len(shown) == 2 and set(shown) <= set(allowed), f"{path.name}: a stale badge, make address"
+    else:
+        assert shown == [], f"{path.name}: a badge that leads nowhere, make address"
 
 
 def test_address_stands_in_one_place():
-    assert setup_cell.ADDRESS.startswith("https://github.com/") and setup_cell.ADDRESS.count("/") == 4
+    assert setup_cell.normalized(setup_cell.ADDRESS) == setup_cell.ADDRESS
     assert setup_cell.ADDRESS in setup_cell.SOURCE and setup_cell.VERSION in setup_cell.SOURCE
+    assert len(setup_cell.SOURCE.splitlines()) <= 15
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://github.com/some-one/course.one",
+        "https://github.com/some-one/course.one.git",
+        "https://token@github.com/some-one/course.one/",
+        "git@github.com:some-one/course.one.git",
+        "ssh://git@github.com/some-one/course.one.git",
+    ],
+)
+def test_addresses_that_are_understood(address):
+    assert setup_cell.normalized(address) == "https://github.com/some-one/course.one"
+
+
+@pytest.mark.parametrize("address", ["", "some-one/course", "https://gitlab.com/a/b", "https://github.com/a", "../b"])
+def test_addresses_that_are_not(address):
+    with pytest.raises(ValueError, match=r"expected https://github\.com/OWNER/NAME or git@"):
+        setup_cell.normalized(address)
+
+
+def git(folder: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b", *arguments], check=True)
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    """The files that have the address, in a repository of their own."""
+    root = tmp_path / "copy"
+    (root / "notebooks").mkdir(parents=True)
+    for name in ("pyproject.toml", "CITATION.cff", "README.md", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, root)
+    for path in NOTEBOOKS:
+        shutil.copy(path, root / "notebooks")
+    git(root, "init", "-q")
+    return root
+
+
+def test_address_of_origin(copy):
+    assert setup_cell.address_of_origin(copy) is None
+    git(copy, "remote", "add", "origin", "git@github.com:a/b.git")
+    assert setup_cell.address_of_origin(copy) == "https://github.com/a/b"
+    git(copy, "remote", "set-url", "origin", "/somewhere/else")
+    assert setup_cell.address_of_origin(copy) is None
+
+
+def test_address_goes_into_all_files_and_out_again(copy):
+    def texts() -> dict[str, str]:
+        return {path.name: path.read_text(encoding="utf-8") for path in copy.rglob("*.*") if ".git" not in path.parts}
+
+    setup_cell.write("https://github.com/OWNER/course", copy)
+    unknown = texts()
+    assert not any(badges(text) for text in unknown.values()) and "repository-code" not in unknown["CITATION.cff"]
+    setup_cell.write("https://github.com/a/b", copy)
+    known = texts()
+    assert 'Repository = "https://github.com/a/b"\n' in known["pyproject.toml"]
+    assert "repository-code: https://github.com/a/b\n" in known["CITATION.cff"]
+    assert badges(known["README.md"]) == [
+        setup_cell.badge(path.stem, "https://github.com/a/b", "main") for path in NOTEBOOKS
+    ]
+    for path in NOTEBOOKS:
+        book, before = (nbformat.read(each / path.name, as_version=4) for each in (copy / "notebooks", path.parent))
+        assert badges(book.cells[0].source) == [setup_cell.badge(path.stem, "https://github.com/a/b", "main")]
+        changed = [a.id for a, b in zip(book.cells, before.cells, strict=True) if a != b]
+        setup = next(cell.id for cell in book.cells if setup_cell.SETUP in cell.metadata.get("tags", []))
+        assert set(changed) <= {book.cells[0].id, setup}
+    setup_cell.write("https://github.com/a/b", copy)
+    assert texts() == known
+    setup_cell.write("https://github.com/OWNER/course", copy)
+    assert texts() == unknown
+
+
+def test_badges_open_the_version_where_it_has_a_tag(copy):
+    assert setup_cell.revision(copy) == "main"
+    git(copy, "add", ".")
+    git(copy, "commit", "-qm", "course")
+    git(copy, "tag", setup_cell.VERSION)
+    assert setup_cell.revision(copy) == setup_cell.VERSION
+    assert "/blob/v" in setup_cell.badge("S8", "https://github.com/a/b", setup_cell.VERSION)
+
+
+def test_release_needs_address_tag_and_changelog(copy):
+    git(copy, "add", ".")
+    git(copy, "commit", "-qm", "course")
+    address, tag, changes = setup_cell.missing_for_release(copy, "https://github.com/OWNER/course", "v99")
+    assert "OWNER" in address and "git tag v99" in tag and "## [99]" in changes
+    git(copy, "tag", "v99")
+    (copy / "CHANGELOG.md").write_text("## [99] - 2099-01-01\n")
+    assert setup_cell.missing_for_release(copy, "https://github.com/a/b", "v99") == []
+
+
+def test_citation_is_of_this_version():
+    text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version: {setup_cell.VERSION.removeprefix('v')}\n" in text
 
 
 @pytest.fixture
@@ -45,16 +150,15 @@ def run_cell(tmp_path):
     package = repository / "course_utils"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    git = ["git", "-C", repository, "-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "course"], ["tag", setup_cell.VERSION]):
-        subprocess.run([*git, *command], check=True)
+        git(repository, *command)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{repository.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": setup_cell.ADDRESS,
     }
 
-    def run(folder: Path, expected_error: str = "") -> str | None:
+    def run(folder: Path, expected_error: str = "", said: str = "") -> str | None:
         code = f"for _ in range(2):\n    exec({setup_cell.SOURCE!r})\nimport course_utils, json\n"
         code += "print(json.dumps(course_utils.__file__))"
         # -I -S: without what is installed, this course among it
@@ -64,7 +168,9 @@ def run_cell(tmp_path):
             assert done.returncode and expected_error in done.stderr
             return None
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        *printed, place = done.stdout.splitlines()
+        assert said in "\n".join(printed) and bool(said) == bool(printed)
+        return json.loads(place)
 
     return run
 
@@ -86,6 +192,14 @@ def test_in_a_checkout_it_takes_that(place, run_cell, tmp_path):
     folder.mkdir(parents=True, exist_ok=True)
     assert run_cell(folder) == str(package / "__init__.py")
     assert not (folder / "course").exists()
+
+
+def test_without_the_tag_it_takes_the_newest_state_and_says_so(run_cell, tmp_path):
+    git(tmp_path / "repository", "tag", "--delete", setup_cell.VERSION)
+    content = tmp_path / "content"
+    content.mkdir()
+    expected = str(content / "course" / "course_utils" / "__init__.py")
+    assert run_cell(content, said=f"{setup_cell.VERSION} could not be fetched") == expected
 
 
 def test_address_that_does_not_answer(run_cell, tmp_path):
