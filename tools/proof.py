@@ -22,8 +22,10 @@ from results import describe, merge_streams
 from sources import PACKAGE, ROOT
 from stamps import STAMP, stale, stamps
 
+from course_utils.runs.lesson import MIME
+
 Outputs = dict[str, list[tuple[str, str]]]  # of each cell, by its id: kinds and contents
-SECONDS = 600  # for a notebook
+SECONDS, WIDTH = 1200, 60  # at most: for a notebook; letters of a difference that are printed
 CLOCK = """\
 def with_a_clock_of_its_own():
     import importlib.util, itertools, threading, time, timeit
@@ -91,7 +93,8 @@ def shown(cell, tree: Path) -> list[tuple[str, str]]:
     found = []
     for output in merge_streams(cell.outputs):
         data = output.get("data") or {output.get("name", output.output_type): output.get("text", "")}
-        found += [(kind, str(content).replace(str(tree), "")) for kind, content in sorted(data.items())]
+        kept = sorted((kind, content) for kind, content in data.items() if kind != MIME)  # no committed output has it
+        found += [(kind, str(content).replace(str(tree), "")) for kind, content in kept]
     return found
 
 
@@ -104,7 +107,10 @@ def difference(before: list[tuple[str, str]], after: list[tuple[str, str]]) -> s
             return f"another {kind}"
         lines = [*zip(old.splitlines(), new.splitlines(), strict=False), (f"{len(old)} letters", f"{len(new)} letters")]
         if old != new:
-            return "before {!r}, now {!r}".format(*next(pair for pair in lines if pair[0] != pair[1]))
+            first = next(pair for pair in lines if pair[0] != pair[1])
+            same = next((at for at, (a, b) in enumerate(zip(*first, strict=False)) if a != b), 0)
+            start = max(0, same - 20)  # a long line from just before they part
+            return "before {!r}, now {!r}".format(*(line[start : start + WIDTH] for line in first))
     return None
 
 

@@ -9,6 +9,8 @@ import pytest
 import run
 from nbformat.v4 import new_code_cell, new_output
 
+from course_utils.runs.lesson import MIME
+
 
 @pytest.fixture
 def accept(repository, monkeypatch, capsys):
@@ -84,6 +86,11 @@ def test_a_tree_that_does_not_run_is_said_to(repository, accept):
         ([("stdout", "a\nb\n")], [("stdout", "a\nb\n")], None),
         ([("stdout", "a\nb\n")], [("stdout", "a\nc\n")], "before 'b', now 'c'"),
         ([("stdout", "a\n")], [("stdout", "a\n\n")], "before '2 letters', now '3 letters'"),
+        (
+            [("stdout", "-" * 90 + "a" * 90)],
+            [("stdout", "-" * 90 + "b")],
+            f"before '{'-' * 20 + 'a' * 40}', now '{'-' * 20}b'",
+        ),
         ([("stdout", "a")], [], "before stdout, now nothing"),
         ([("text/html", "<b>")], [("text/plain", "b")], "before text/html, now text/plain"),
         ([("image/png", "iVBOR")], [("image/png", "iVBOS")], "another image/png"),
@@ -91,6 +98,15 @@ def test_a_tree_that_does_not_run_is_said_to(repository, accept):
 )
 def test_the_first_difference(before, after, expected):
     assert proof.difference(before, after) == expected
+
+
+def test_what_is_compared(tmp_path):
+    """The record of a lesson is not: no committed output has it."""
+    data = {"text/plain": f"a file in {tmp_path}/data", MIME: {"runs": {}}, "image/png": "iVBOR"}
+    outputs = [new_output("stream", text="a\n"), new_output("stream", text="b\n")]
+    cell = new_code_cell("x", outputs=[*outputs, new_output("execute_result", data=data)])
+    expected = [("stdout", "a\nb\n"), ("image/png", "iVBOR"), ("text/plain", "a file in /data")]
+    assert proof.shown(cell, tmp_path) == expected
 
 
 def test_the_package_of_the_other_tree_is_refused():

@@ -312,6 +312,15 @@ def test_a_seed_counts_in_its_cell(stamped):
     assert {name for name in before if before[name] != after[name]} == {"pair", "paired"}
 
 
+def test_what_changes_an_object_in_the_cell_that_makes_it_counts(stamped):
+    """A loop that trains a network, say; but not a line that only prints."""
+    loops = ["for step in range(1):\n    net(step)", "for step in range(2):\n    net(step)"]
+    stamped_loops = [stamped(pair=f"net = Net()\n{loop}", paired="net(1)") for loop in loops]
+    prints = [stamped(pair=f"net = Net()\nprint(net, {number})", paired="net(1)") for number in (1, 2)]
+    for (before, after), expected in ((stamped_loops, {"pair", "paired"}), (prints, {"pair"})):
+        assert {name for name in before if before[name] != after[name]} == expected
+
+
 def test_stale_cells_are_named(stamped):
     stamped()
     book, session = book_of(), "S8_normalization"
