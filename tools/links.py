@@ -14,7 +14,18 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)|<(https?://[^>\s]+)>")
 
 def texts() -> dict[str, str]:
     """All that is written for readers: the Markdown files and the text of the notebooks, by file."""
-    places = ROOT, ROOT / "data", ROOT / "notebooks", ROOT / "tests", ROOT / "tests" / "slow"
+    folders = (
+        "",
+        ".github",
+        "data",
+        "data/reference",
+        "notebooks",
+        "tests",
+        "tests/slow",
+        "tests/slow/mutants",
+        "tools",
+    )
+    places = [ROOT / folder for folder in folders]
     found = {path: path.read_text(encoding="utf-8") for place in places for path in place.glob("*.md")}
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
