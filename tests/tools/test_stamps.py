@@ -158,9 +158,9 @@ def stamped(monkeypatch, tmp_path):
     """Stamps of the small notebook after changes: of modules as (name, old text, new text), of cells, of data."""
     folder = tmp_path / "data" / "reference"
     folder.mkdir(parents=True)
-    for network in ("S8Net46k", "S9Net85k"):
+    for network in ("S8Net46k", "S9Net85k", "S80Net1k"):
         (folder / f"{network}-batch.json").write_text(json.dumps({"accuracy": 0.5, "loss": 1}))
-    entries = [{"run": {"network": ["S8Net46k"]}, "band": 1}, {"run": {"network": "S9Net85k"}, "band": 1}]
+    entries = [{"run": {"network": ["S8Net46k"]}, "band": 1}, {"run": {"network": "S9Net85k"}, "band": 7}]
     (folder / "bands.yaml").write_text(yaml.safe_dump(entries))
     published = [{"network": network, "published": 1} for network in ("S8Net46k", "S9Net85k")]
     (folder / "published.yaml").write_text(yaml.safe_dump(published))
@@ -253,6 +253,8 @@ CHANGES = [
     ("a band", [("bands.yaml", "band: 1", "band: 2")], {"verdicts"}),
     ("a published figure", [("published.yaml", "published: 1", "published: 2")], {"reference"}),
     ("a record", [("S8Net46k-batch.json", "0.5", "0.6")], {"reference"}),
+    ("a band of another session", [("bands.yaml", "band: 7", "band: 8")], set()),
+    ("a record of a session whose name begins alike", [("S80Net1k-batch.json", "0.5", "0.6")], set()),
     ("a record of another session", [("S9Net85k-batch.json", "0.5", "0.6")], set()),
     ("the layout of data", [("S8Net46k-batch.json", ", ", ",\n"), ("bands.yaml", "- ", "# a comment\n- ")], set()),
 ]
@@ -310,6 +312,11 @@ def test_a_seed_counts_in_its_cell(stamped):
     cell, other = ({"pair": f"torch.manual_seed({seed})\nnoise = torch.randn(3)", "paired": "noise"} for seed in (0, 1))
     before, after = stamped(**cell), stamped(**other)
     assert {name for name in before if before[name] != after[name]} == {"pair", "paired"}
+
+
+def test_a_text_that_a_cell_shows_counts(stamped):
+    before, after = stamped(paired="'a text'"), stamped(paired="'another text'")
+    assert {name for name in before if before[name] != after[name]} == {"paired"}
 
 
 def test_what_changes_an_object_in_the_cell_that_makes_it_counts(stamped):
