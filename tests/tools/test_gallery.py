@@ -1,4 +1,4 @@
-"""The gallery of mistakes still fits the course, and a sample of them is noticed; `make slow-gallery` makes them all."""
+"""The gallery of mistakes still fits the course, and a sample is noticed; `make slow-gallery` makes all of them."""
 
 import pytest
 from gallery_check import GALLERY, ROOT, check, make_mistake
