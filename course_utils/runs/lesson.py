@@ -132,12 +132,12 @@ class Lesson:
         The learning rate is in proportion to the batch size. `studies[name]` is its run. With recorded runs the one of
         that name is returned, and `ValueError` raised where there is none.
         """
+        generator = seed_everything(self.seed, self.device)
+        model = make().to(self.device)  # also where it is not trained: what later cells draw does not depend on `run`
         if self.run != "train":
             self.studies[name] = self._recorded_run("studies", name)
             return self.studies[name].history
         batch_size = min(batch_size or self.batch_size, len(self._part))
-        generator = seed_everything(self.seed, self.device)
-        model = make().to(self.device)
         batches = BatchLoader(self._part, batch_size, shuffle=True, augment=augment, generator=generator)
         short = replace(recipe, lr=recipe.lr * batch_size / self.batch_size, epochs=self._short_epochs)
         history = fit(model, batches, self._val_batches, short, verbose=False)

@@ -163,6 +163,15 @@ def test_recorded_runs_are_shown_as_they_were(recorded, records, nothing_trains,
         lesson.study("other", partial(make_network, "S8Net31k"), RECIPE, plain)
 
 
+def test_later_draws_do_not_depend_on_the_mode(records):
+    drawn = []
+    for mode in ("train", "recorded"):
+        lesson = started(run=mode)
+        lesson.study("layer", partial(make_network, "S8Net31k"), Recipe(**ONE), plain)
+        drawn.append(torch.rand(3).tolist())
+    assert drawn[0] == drawn[1]
+
+
 def test_reference_run_comes_from_its_record(recorded, records, nothing_trains, monkeypatch, capsys):
     lesson, run = started(run="reference"), recorded[1].runs["batch"]
     asked, model = [], make_network("S8Net31k")
@@ -228,7 +237,7 @@ def test_reference_mode_trains_nothing_or_says_what_there_is(path, choice, nothi
         return
     lesson.load()
     for name in record["studies"]:
-        assert lesson.study(name, lambda: None, RECIPE, plain) == record["studies"][name].history
+        assert lesson.study(name, partial(torch.nn.Linear, 2, 2), RECIPE, plain) == record["studies"][name].history
     for network, norm in {(run.job.network, run.job.norm) for run in record["runs"].values()}:
         lesson.train(norm, network, RECIPE, plain, norm=norm)
         assert isinstance(lesson.runs[norm], Run) and lesson.runs[norm].train_images == 50_000
