@@ -190,10 +190,8 @@ def plot_receptive_field(gradients: Mapping[str, Tensor], fields: Mapping[str, i
         picture = ax.imshow(shares.numpy(), cmap="viridis", vmin=-4, vmax=0)
         rows, columns = gradient.nonzero(as_tuple=True)
         side = fields[name]
-        center_x = (columns.min() + columns.max()).item() / 2
-        center_y = (rows.min() + rows.max()).item() / 2
-        corner = (center_x - side / 2, center_y - side / 2)
-        ax.add_patch(Rectangle(corner, side, side, fill=False, linestyle="--", linewidth=1.5, edgecolor="white"))
+        x, y = ((where.min() + where.max()).item() / 2 - side / 2 for where in (columns, rows))
+        ax.add_patch(Rectangle((x, y), side, side, fill=False, linestyle="--", linewidth=1.5, edgecolor="white"))
         ax.set_title(f"{name}: {side} pixels", fontsize=9)
         ax.set(xlim=(-0.5, gradient.shape[1] - 0.5), ylim=(gradient.shape[0] - 0.5, -0.5))
     colorbar = figure.colorbar(picture, ax=axes.ravel().tolist(), shrink=0.8, ticks=[-4, -3, -2, -1, 0])

@@ -17,7 +17,7 @@ from course_utils.files import checkpoint_file
 from course_utils.networks import make_network
 from course_utils.networks.layers import norm_of
 from course_utils.runs.bands import compare_with_band
-from course_utils.runs.reference import load_lesson, load_reference, reference_network
+from course_utils.runs.reference import accuracy_table, load_lesson, load_reference, reference_network
 from course_utils.runs.run import Job, Run
 from course_utils.training import History, Recipe, fit, minutes_to_train
 
@@ -62,11 +62,8 @@ class Lesson:
         """The images to train on, to validate on (a tenth, drawn by the seed) and to test on; prints how many."""
         generator = seed_everything(self.seed)
         images, test = load_images(self.dataset)
-        known = sorted({run.data for run in self._recorded["runs"].values()})
-        if self.run != "train" and test.name not in known:
-            only = f"there are recorded runs on {' and '.join(known)} alone"
-            remedy = "name a folder with these images, or set run = 'train'"
-            raise ValueError(f"dataset = {str(self.dataset)!r} is {test.name}, and {only}: {remedy}")
+        if self._recorded["runs"]:
+            self._refuse_other_data(test.name)
         size, count = self.train_size, len(images)
         if size is not None and not 10 <= size <= count:
             raise ValueError(f"train_size is {size}, expected 10 to {count}, the number of images, or None")
@@ -79,6 +76,16 @@ class Lesson:
         print(f"{train.name}: {len(train):,} images to train on, {len(val):,} to validate on, {len(test):,} to test on")
         return train, val, test
 
+    def _refuse_other_data(self, name: str) -> None:
+        """Another copy of the recorded images may stand in for them, which is said; other images may not."""
+        (recorded,) = {run.data for run in self._recorded["runs"].values()}
+        if name.partition(" (")[0] != recorded.partition(" (")[0]:
+            only = f"there are recorded runs on {recorded} alone"
+            remedy = "name a folder with these images, or set run = 'train'"
+            raise ValueError(f"dataset = {str(self.dataset)!r} is {name}, and {only}: {remedy}")
+        if name != recorded:
+            print(f"the recorded runs and their accuracies are on {recorded}; the images shown are {name}")
+
     def print_minutes(self, model: nn.Module, *, trainings: int, studies: int) -> None:
         """Print about how long all trainings and short studies take, measured with `model` on noise."""
         if self.run == "reference":
@@ -88,8 +95,7 @@ class Lesson:
         if self.run == "train":
             minutes = minutes_to_train(model.to(self.device), images, self.batch_size)
         else:
-            kept = [*self._recorded["runs"].values(), *self._recorded["studies"].values()]
-            minutes = sum(run.history.seconds for run in kept) / 60
+            minutes = sum(run.history.seconds for part in self._recorded.values() for run in part.values()) / 60
         print(f"all trainings of this notebook together: about {max(1, round(minutes))} min here")
 
     def train(
@@ -107,7 +113,7 @@ class Lesson:
         `reference_epochs`: take the reference run of so many epochs, for networks that are compared at equal length.
         """
         if self.run == "reference":
-            data = self._test.name
+            (data,) = {run.data for run in self._recorded["runs"].values()}
             self.runs[name] = load_reference(network, norm, data=data, epochs=reference_epochs)
             return reference_network(self.runs[name]).to(self.device)
         generator = seed_everything(self.seed, self.device)
@@ -160,13 +166,7 @@ class Lesson:
 
     def table(self) -> pd.DataFrame:
         """One row per run: accuracies in per cent after the last epoch, and mean seconds per epoch."""
-        rows = {}
-        for name, run in self.runs.items():
-            accuracies = [run.history.metrics[-1].train_accuracy, run.val_accuracy, run.test_accuracy]
-            shares = [float("nan") if accuracy is None else 100 * accuracy for accuracy in accuracies]
-            rows[name] = [*shares, run.history.seconds / run.epochs]
-        parts = [f"{part} accuracy (%)" for part in ("train", "validation", "test")]
-        return pd.DataFrame.from_dict(rows, orient="index", columns=[*parts, "seconds per epoch"])
+        return accuracy_table(self.runs)
 
     @property
     def histories(self) -> dict[str, History]:

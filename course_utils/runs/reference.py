@@ -1,6 +1,7 @@
 """The recorded runs that ship with the course: records, weights, and a table of them."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -90,6 +91,17 @@ def reference_table(folder: Path = REFERENCE) -> pd.DataFrame:
         round(100 * value, 2) if isinstance(value, float) else value for value in published.published
     ]
     return table.merge(published, how="left", on=["network", "norm"])
+
+
+def accuracy_table(runs: Mapping[str, Run]) -> pd.DataFrame:
+    """For printing, one row per run: accuracies in per cent after the last epoch, and mean seconds per epoch."""
+    rows = {}
+    for name, run in runs.items():
+        accuracies = [run.history.metrics[-1].train_accuracy, run.val_accuracy, run.test_accuracy]
+        shares = [float("nan") if accuracy is None else 100 * accuracy for accuracy in accuracies]
+        rows[name] = [*shares, run.history.seconds / run.epochs]
+    parts = [f"{part} accuracy (%)" for part in ("train", "validation", "test")]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=[*parts, "seconds per epoch"])
 
 
 def load_lesson(session: str, folder: Path = SESSIONS) -> dict[str, dict[str, Run]]:

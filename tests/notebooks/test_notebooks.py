@@ -159,9 +159,7 @@ def test_reference_mode(path, tmp_path, real_images):
     committed, executed = (nbformat.read(each, as_version=4) for each in (path, output))
     assert results.compare(committed, executed, tmp_path / "difference") == [] and not checkpoints.exists()
     record = results.record_in(executed)
-    runs, studies = (
-        {name: Run.from_dict(made) for name, made in record[part].items()} for part in ("runs", "studies")
-    )
+    runs, studies = ({name: Run.from_dict(made) for name, made in record[part].items()} for part in ("runs", "studies"))
     assert studies == load_lesson(path.stem)["studies"]
     assert len({made.epochs for made in runs.values()}) == 1  # what is compared was trained equally long
     for made in runs.values():

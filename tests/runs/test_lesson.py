@@ -198,6 +198,13 @@ def test_data_set_without_a_record(noise_folder, records, monkeypatch):
         lesson.load()
 
 
+def test_another_copy_of_the_recorded_images_is_named(records, monkeypatch, shapes, capsys):
+    copy = [lesson_module.replace(part, name="shapes (PNG)") for part in shapes]
+    monkeypatch.setattr(lesson_module, "load_images", lambda dataset: copy)
+    started(run="reference")
+    assert "accuracies are on shapes; the images shown are shapes (PNG)" in capsys.readouterr().out
+
+
 def test_unknown_mode():
     with pytest.raises(ValueError, match="unknown run 'refernce', expected one of train, reference, recorded"):
         Lesson("S8", ["S8Net31k"], **KNOBS | dict(run="refernce"))
