@@ -8,6 +8,7 @@ package that write to it. What a cell does to an object of an earlier cell in ot
 import ast
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import nbformat
 import sources
@@ -123,12 +124,12 @@ class Cells:
         """Note the names to which a statement gives a value, and the objects that it may change."""
         node, bound = statement.node, bound_in([statement.node])
         read, surely = reads_and_binds([node])
-        changed = set()
+        changed: set[Any] = set()
         for each in ast.walk(node):
             if isinstance(each, ast.Subscript | ast.Attribute) and isinstance(each.ctx, ast.Store):
                 changed.add(base_name(each))
             if isinstance(each, ast.Expr) and not self.only_shows(each):
-                method = each.value.func.attr if extended_by(each) else None
+                method = cast(Any, each.value).func.attr if extended_by(each) else None
                 changed |= {extended_by(each)} if method not in self.effects else set()
         if not self.only_shows(node):
             own = {
@@ -138,6 +139,7 @@ class Cells:
                 if made.cell == statement.cell
             }
             changed |= own
+        changed.discard(None)  # of what has no name
         for name in (changed | bound) & (set(self.makers) | bound):
             anew = name in surely - read
             self.makers[name] = [*([] if anew else self.makers.get(name, [])), statement]

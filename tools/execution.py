@@ -29,7 +29,7 @@ def execute(
 
     The kernel starts in `folder`, with these `variables` besides those of this process.
     """
-    command = [sys.executable, "-m", "papermill", notebook, output, "--cwd", folder, "-k", "python3"]
+    command: list[str | Path] = [sys.executable, "-m", "papermill", notebook, output, "--cwd", folder, "-k", "python3"]
     command += ["--no-progress-bar", "--execution-timeout", str(cell_seconds), "-y", yaml.safe_dump(parameters)]
     # MPLBACKEND=Agg would leave the notebooks without figures, and without an error.
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | (variables or {})

@@ -68,7 +68,7 @@ class Reader:
 
     def fields(self, node, **known):
         """A node of which nothing is special; fields that are already read are given."""
-        result = [type(node).__name__]
+        result: list = [type(node).__name__]
         for name, value in ast.iter_fields(node):
             if name in known:
                 result.append([name, known[name]])

@@ -1,12 +1,13 @@
 """Which names a piece of code gives a value to, and which of them serve nothing but messages of errors."""
 
 import ast
+from collections.abc import Sequence
 
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 COMPREHENSION = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 
-def bound_in(statements: list[ast.AST]) -> set[str]:
+def bound_in(statements: Sequence[ast.AST]) -> set[str]:
     """The names to which statements give a value, not those inside functions, classes and comprehensions."""
     found, pending, declared = set(), list(statements), set()
     while pending:
@@ -78,8 +79,9 @@ def dotted(node: ast.AST) -> str | None:
     """The text of `x.a.b`; None for what is not made of names and dots alone."""
     if isinstance(node, ast.Name):
         return node.id
-    before = dotted(node.value) if isinstance(node, ast.Attribute) else None
-    return f"{before}.{node.attr}" if before else None
+    if isinstance(node, ast.Attribute) and (before := dotted(node.value)):
+        return f"{before}.{node.attr}"
+    return None
 
 
 def extended_by(statement: ast.AST) -> str | None:
@@ -93,7 +95,7 @@ def extended_by(statement: ast.AST) -> str | None:
     return base_name(call.func) if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) else None
 
 
-def message_names(function: ast.AST) -> set[str]:
+def message_names(function: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
     """The local names that serve nothing but the messages of errors, directly or by way of one another."""
     others, goes_into = set(), {}
 

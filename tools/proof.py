@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import yaml
@@ -81,8 +82,8 @@ def outputs_of(tree: Path, name: str, parameters: dict, folder: Path) -> Outputs
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(book, folder / f"source-{name}")
     variables = {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-    place = dict(folder=tree / "notebooks", variables=variables)
-    if problem := execute(folder / f"source-{name}", folder / name, parameters, SECONDS, SECONDS, **place):
+    source, target, place = folder / f"source-{name}", folder / name, tree / "notebooks"
+    if problem := execute(source, target, parameters, SECONDS, SECONDS, folder=place, variables=variables):
         return problem
     cells = nbformat.read(folder / name, as_version=4).cells
     return {cell.id: shown(cell, tree) for cell in cells if cell.cell_type == "code"}
@@ -116,7 +117,8 @@ def difference(before: list[tuple[str, str]], after: list[tuple[str, str]]) -> s
 
 def executions(name: str, base: Path, root: Path) -> tuple[dict[str, tuple[Outputs, Outputs]], list[str]]:
     """What the cells show in both trees, by mode; and what went wrong."""
-    found, problems, build = {}, [], root / "build" / "proof"
+    found: dict[str, Any] = {}
+    problems, build = [], root / "build" / "proof"
     with ThreadPoolExecutor(max_workers=2) as pool:
         for (mode, then), now in zip(modes(base).items(), modes(root).values(), strict=True):
             jobs = [(base, name, then, build / f"before-{mode}"), (root, name, now, build / f"now-{mode}")]

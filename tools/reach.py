@@ -4,10 +4,13 @@ import ast
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from meaning import Reader, parse
 from names import FUNCTION
 from sources import Module, Place, resolve
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass
@@ -29,7 +32,7 @@ def meaning_of(statements: list[ast.stmt], find: Callable, wording: bool = False
     return Meaning(digest(reader.block(statements)), reader.places, reader.names, reader.attributes)
 
 
-def is_property(method: ast.FunctionDef) -> bool:
+def is_property(method: Function) -> bool:
     return any(ast.unparse(each).endswith(("property", ".setter", ".deleter")) for each in method.decorator_list)
 
 
@@ -61,14 +64,14 @@ class Graph:
 
         return find
 
-    def calls_back(self, module: str, tree: ast.ClassDef) -> bool:
+    def calls_back(self, module: str, tree: Any) -> bool:
         """Has it a base class of another library, which may call any of its methods?"""
         places = [self.finder(self.modules[module], module)(ast.unparse(base)) for base in tree.bases]
         return not all(isinstance(place, tuple) for place in places) or any(
             self.calls_back(place[0], parse(self.modules[place[0]].definitions[place[1]])[0]) for place in places
         )
 
-    def methods(self, module: str, tree: ast.AST) -> dict[str, ast.FunctionDef]:
+    def methods(self, module: str, tree: ast.AST) -> dict[str, Function]:
         """The methods of a class that run only where their name is mentioned."""
         if not isinstance(tree, ast.ClassDef) or self.calls_back(module, tree):
             return {}
@@ -80,7 +83,7 @@ class Graph:
         """The meaning of a definition without its methods, and the places of these."""
         if (place, wording) not in self.known:
             module, _, method = place[0], *place[1].partition(".")[1:]
-            tree = parse(self.modules[module].definitions[place[1].split(".")[0]])[0]
+            tree: Any = parse(self.modules[module].definitions[place[1].split(".")[0]])[0]
             methods = self.methods(module, tree)
             if method:
                 tree, methods = methods[method], {}
@@ -132,7 +135,7 @@ class Graph:
         return found
 
 
-def effects_of(method: ast.FunctionDef) -> tuple[set[str], set[str]]:
+def effects_of(method: Function) -> tuple[set[str], set[str]]:
     """The attributes of `self` that a method reads, and those that it gives a value or an entry."""
     reads, writes, filled = set(), set(), set()
     for node in ast.walk(method):

@@ -48,7 +48,7 @@ def clean(book: nbformat.NotebookNode, session: str, root: Path) -> None:
 def reasons(notebook: Path, ids: list[str]) -> dict[str, str]:
     """What has changed for each of these cells since the last commit of the notebook."""
     root, session, book = root_of(notebook), notebook.stem, nbformat.read(notebook, as_version=4)
-    command = ["git", "-C", root, "log", "-1", "--format=%h", "--", notebook]
+    command: list[str | Path] = ["git", "-C", root, "log", "-1", "--format=%h", "--", notebook]
     base = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     if not base:
         return dict.fromkeys(ids, "it was never rendered")

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import nbformat
@@ -54,7 +54,7 @@ def run(notebook: Path, dataset: str | None, cell_seconds: int = CELL_SECONDS, f
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default=os.environ.get("DATASET"))
+    parser.add_argument("--dataset", help="shapes, cifar10 or a folder; default: that of quick.yaml")
     parser.add_argument("--render", action="store_true", help="renew the stale outputs of the committed notebooks")
     parser.add_argument("--again", action="store_true", help="with --render: a full run, also of what is up to date")
     parser.add_argument("--accept", action="store_true", help="keep stale outputs that are the same before and after")
@@ -64,7 +64,9 @@ def main() -> int:
     options = parser.parse_args()
     notebooks = [NOTEBOOKS / f"{name}.ipynb" for name in options.names] or sorted(NOTEBOOKS.glob("*.ipynb"))
     BUILD.mkdir(exist_ok=True)
-    base = worktree(options.base, BUILD / f"base-{os.getpid()}", ROOT) if options.accept else nullcontext()
+    base: AbstractContextManager = (
+        worktree(options.base, BUILD / f"base-{os.getpid()}", ROOT) if options.accept else nullcontext()
+    )
 
     def job(notebook: Path) -> bool:
         start = time.perf_counter()

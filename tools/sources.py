@@ -48,7 +48,7 @@ def add_imports(node: ast.Import | ast.ImportFrom, module: Module) -> None:
             module.external[bound] = f"import {alias.name}{renamed}"
             module.dotted[bound] = alias.name if alias.asname else bound
         elif is_internal(node):
-            module.internal[name] = (node.module.removeprefix(PACKAGE).removeprefix("."), alias.name)
+            module.internal[name] = ((node.module or "").removeprefix(PACKAGE).removeprefix("."), alias.name)
         else:
             module.external[name] = f"from {node.module} import {alias.name}{renamed}"
             module.dotted[name] = f"{node.module}.{alias.name}"
@@ -63,7 +63,7 @@ def read(source: str) -> Module:
         if isinstance(node, ast.Import | ast.ImportFrom):
             add_imports(node, module if node in tree.body or is_internal(node) else inside)
             if is_internal(node):
-                left_out |= set(range(node.lineno - 1, node.end_lineno))
+                left_out |= set(range(node.lineno - 1, node.end_lineno or node.lineno))
     module.dotted = inside.dotted | module.dotted  # the import lines in functions stay where they are
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -76,7 +76,7 @@ def read(source: str) -> Module:
         start = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))]) - 1
         while start and lines[start - 1].startswith("#"):
             start -= 1
-        text = "\n".join(lines[number] for number in range(start, node.end_lineno) if number not in left_out)
+        text = "\n".join(lines[number] for number in range(start, node.end_lineno or start) if number not in left_out)
         module.definitions |= dict.fromkeys(names, text)
         module.uses |= dict.fromkeys(names, names_in(node))
     return module

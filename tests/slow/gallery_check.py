@@ -49,7 +49,6 @@ def look_at(course: Path, *caught_by: str) -> tuple[int, str]:
         "PYTHONPATH": str(course),
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "1000",
-        "DATASET": "shapes",
     }
     done = subprocess.run(command, cwd=course, env=environment, capture_output=True, text=True, timeout=400)
     return done.returncode, done.stdout + done.stderr
