@@ -11,12 +11,14 @@ from pathlib import Path
 import nbformat
 import sources
 import yaml
+from names import bound_in
 from nbformat.v4 import new_code_cell
 from setup_cell import SETUP
 from sources import ROOT, Module, Place, add_imports, names_in, read, used_of_package
 
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = ROOT / "notebooks"
+HELPER = "helper"  # marks the cells of helpers while a notebook is put together
 BUILD = ROOT / "build" / "standalone"
 
 
@@ -58,10 +60,28 @@ def without_module(source: str, used: str) -> str:
     return re.sub(rf"\b{re.escape(used)}\b", used.rpartition(".")[2], source) if "." in used else source
 
 
+def renamed(source: str, name: str) -> str:
+    """The source of a helper with `_name` in place of the helper `name`; attributes and arguments keep theirs."""
+    tree = ast.parse(source)
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Name | ast.arg)]
+    if any(isinstance(node, ast.arg) and node.arg == name for node in nodes):
+        return source  # there it is an argument
+    places = {(node.lineno, node.col_offset) for node in nodes if isinstance(node, ast.Name) and node.id == name}
+    lines = source.splitlines()
+    for row, column in sorted(places, reverse=True):
+        before, after = lines[row - 1].encode()[:column].decode(), lines[row - 1].encode()[column:].decode()
+        # Inside an f-string, Python 3.11 may give another place.
+        lines[row - 1] = f"{before}{'_' if after.startswith(name) else ''}{after}"
+    return re.sub(rf"^(def|class) {name}\b", rf"\1 _{name}", "\n".join(lines), flags=re.MULTILINE)
+
+
 def standalone(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A copy that imports nothing of the package."""
+    """A copy that imports nothing of the package.
+
+    A helper that the notebook does not mention gets an underscore if the notebook gives its name to something else.
+    """
     book, inliner, own = nbformat.from_dict(book), Inliner(), Module()
-    cells, first = [], None
+    cells, first, bound, mentioned = [], None, set(), set()
     for cell in book.cells:
         if SETUP in cell.metadata.get("tags", []):
             continue  # there is nothing to fetch
@@ -82,7 +102,14 @@ def standalone(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
         for used, place in inliner.used(own, names_in(tree)).items():
             helpers += inliner.need(*place)
             cell.source = without_module(cell.source, used)
-        cells += [new_code_cell(source) for source in helpers] + [cell]
+            mentioned.add(place[1])
+        bound |= bound_in(tree.body)
+        cells += [new_code_cell(source, metadata={"tags": [HELPER]}) for source in helpers] + [cell]
+    for cell in cells:
+        if cell.metadata.get("tags") == [HELPER]:
+            cell.metadata = {}
+            for name in sorted(bound & set(inliner.origin) - mentioned):
+                cell.source = renamed(cell.source, name)
     inliner.imports |= set(own.external.values())
     first.source = inliner.import_lines()
     book.cells = cells

@@ -93,6 +93,25 @@ def test_two_definitions_of_one_name_are_refused(monkeypatch):
         inliner.need("b", "same")
 
 
+def test_a_helper_whose_name_the_notebook_uses_otherwise_gets_another(monkeypatch):
+    """In the package it is safe from the notebook's variables; beside them it would be overwritten."""
+    source = "def low():\n    return 1\n\n\ndef use(x):\n    return x.low, low() + low(), dict(low=low), Has"
+    source += "\n\n\nclass Has:\n    def low(self):\n        return '×', low()"
+    modules = {"user": sources.read(source)}
+    monkeypatch.setattr(sources, "package", lambda: modules)
+    cells = ["from course_utils.user import use", "low, high = 1, 2", "print(use(high))"]
+    book = standalone.standalone(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]))
+    assert [cell.source for cell in book.cells] == [
+        "",
+        "low, high = 1, 2",
+        "def _low():\n    return 1",
+        "class Has:\n    def low(self):\n        return '×', _low()",
+        "def use(x):\n    return x.low, _low() + _low(), dict(low=_low), Has",
+        "print(use(high))",
+    ]
+    assert not any(cell.metadata for cell in book.cells)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs_alone(path, tmp_path):
     """Where importing the package raises and its records are not at hand; shortly, on photographs if there are any."""
@@ -112,9 +131,6 @@ def test_notebook_runs_alone(path, tmp_path):
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
-    trainings = {
-        "S8_normalization": ["S8Net46k-batch", "S8Net46k-group", "S8Net46k-layer"],
-        "S9_dilated_depthwise": ["S9Net180k", "S9Net85k"],
-    }
-    checkpoints = sorted(file.name for file in (tmp_path / "checkpoints").glob("*"))
-    assert checkpoints == [f"{training}-1-32-0.checkpoint" for training in trainings[path.stem]]
+    trainings = {"S8_normalization": ["batch", "group", "layer"], "S9_dilated_depthwise": ["S9Net180k", "S9Net85k"]}
+    checkpoints = sorted(file.name.rpartition("-")[0] for file in (tmp_path / "checkpoints").glob("*.checkpoint"))
+    assert checkpoints == [f"{path.stem}-{training}-1ep" for training in trainings[path.stem]]
