@@ -111,6 +111,8 @@ def standalone(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
             for name in sorted(bound & set(inliner.origin) - mentioned):
                 cell.source = renamed(cell.source, name)
     inliner.imports |= set(own.external.values())
+    if first is None:
+        raise ValueError("no cell holds the imports alone, expected one for those of the helpers")
     first.source = inliner.import_lines()
     book.cells = cells
     return book
