@@ -46,7 +46,7 @@ def start_nbval(path: Path) -> subprocess.Popen:
     command += ["--nbval-kernel-startup-timeout", "180"]  # starts slowly where the cores are busy
     # One thread each: two notebooks run side by side. MPLBACKEND=Agg would leave them without figures.
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tools")])}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
