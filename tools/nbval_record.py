@@ -2,7 +2,7 @@
 
 import json
 
-from course_utils.runs.sessions import MIME
+from course_utils.runs.lesson import MIME
 
 
 def pytest_runtest_teardown(item):
