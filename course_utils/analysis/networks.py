@@ -1,85 +1,51 @@
 """Receptive fields, input gradients and cost of a network."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from course_utils.analysis.operations import WINDOWED, check_network, trace
 from course_utils.device import device_of, evaluation_mode
 
-Visit = Callable[[str, nn.Module, Tensor, Tensor], None]
 
-
-@torch.no_grad()
-def _visit_leaves(model: nn.Module, input_size: tuple[int, int, int], visit: Visit) -> None:
-    """Send one empty image through and call `visit(name, module, input, output)` for every leaf, in order of call."""
-
-    def hook_for(name: str):
-        return lambda module, inputs, output: visit(name, module, inputs[0], output)
-
-    leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
-    handles = [module.register_forward_hook(hook_for(name)) for name, module in leaves]
-    try:
-        with evaluation_mode(model):
-            model(torch.zeros(1, *input_size, device=device_of(model)))
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _square(value: int | tuple[int, ...], what: str) -> int:
-    values = {value} if isinstance(value, int) else set(value)
-    if len(values) != 1:
-        raise ValueError(f"{what} is {value}, expected the same number in both directions")
-    return values.pop()
-
-
-def _window(module: nn.Module, size_in: int, size_out: int) -> tuple[int, int, int, int] | None:
-    """Kernel size, stride, padding and dilation of a module that looks at neighbours; None for the others."""
-    if isinstance(module, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d):
-        stride = size_in // size_out
-        return size_in - (size_out - 1) * stride, stride, 0, 1
-    if not isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
-        return None
-    if isinstance(module.padding, str):
-        raise ValueError(f"padding is {module.padding!r}, expected a number of pixels")
-    names = ("kernel_size", "stride", "padding", "dilation")
-    kernel_size, stride, padding, dilation = (_square(getattr(module, name, 1), name) for name in names)
-    return kernel_size, stride, padding, dilation
+def _one(values: Sequence) -> Any:
+    """The number that stands for both directions; where they differ, both: (rows, columns)."""
+    return values[0] if len(set(values)) == 1 else tuple(values)
 
 
 def receptive_field(model: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> pd.DataFrame:
-    """The receptive field after every convolution and pooling of a network without branches, in order of call.
+    """The receptive field after every convolution, pooling, interpolation and the like, in order of call.
 
     Columns: `layer` (its name in the model), `type`, `kernel`, `stride`, `padding`, `dilation`, `size_in`, `size_out`,
-    `channels`, `jump` (input pixels between neighbouring outputs) and `receptive_field` (input pixels on a side).
+    `channels`, `jump` (input pixels between neighbouring outputs, on average) and `receptive_field` (input pixels on a
+    side, for an output away from the borders); `(rows, columns)` where the two differ.
     A window of k pixels, d apart, reaches (k - 1)·d jumps further; a stride multiplies the jump *after* the layer
     (Araujo et al. 2019, "Computing Receptive Fields of Convolutional Neural Networks", section 2).
-    Only modules are seen, not `F.max_pool2d` and its like; layer and group norm, whose statistics look at the whole
-    image, do not count; of adaptive pooling with uneven windows the widest counts.
-    Raises `ValueError` for windows that are not square.
+    Where branches meet, both count. Layer and group norm, whose statistics look at the whole image, do not. Where
+    outputs see fields of several sizes, the largest counts. Raises `ValueError` that names an operation which cannot be
+    followed.
     """
-    rows, jump, field = [], 1, 1
-
-    def visit(name: str, module: nn.Module, inputs: Tensor, output: Tensor) -> None:
-        nonlocal jump, field
-        if inputs.ndim != 4 or (window := _window(module, inputs.shape[-1], output.shape[-1])) is None:
-            return
-        kernel, stride, padding, dilation = window
-        field += (kernel - 1) * dilation * jump
-        jump *= stride
-        kind = type(module).__name__
-        if isinstance(module, nn.Conv2d) and module.groups > 1:
-            kind += " depthwise" if module.groups == module.in_channels else " grouped"
-        row = dict(layer=name, type=kind, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
-        row |= dict(size_in=inputs.shape[-1], size_out=output.shape[-1], channels=output.shape[1])
-        rows.append(row | dict(jump=jump, receptive_field=field))
-
-    _visit_leaves(model, input_size, visit)
-    return pd.DataFrame(rows)
+    columns = ["layer", "type", "kernel", "stride", "padding", "dilation", "size_in", "size_out", "channels"]
+    rows = []
+    for operation in trace(model, input_size):
+        grid, window, before = operation.grid, operation.window, operation.grid_in
+        if operation.kind not in WINDOWED:
+            continue
+        if grid.lost:
+            where = f"{operation.layer or 'the network'} ({operation.type})"
+            raise ValueError(f"the receptive field of {where} is not known: {grid.lost!r} cannot be followed")
+        if grid.sizes and before.sizes:
+            pairs = [window.kernel, window.stride, window.padding, window.dilation, before.sizes, grid.sizes]
+            jumps = [reach.jump for reach, _ in grid.reaches.values()]
+            jump = _one([int(jump) if jump.denominator == 1 else float(jump) for jump in jumps])
+            kind = f"{operation.type} {window.groups}".strip()
+            rows.append([operation.layer, kind, *map(_one, pairs), grid.channels, jump, _one(grid.field)])
+    return pd.DataFrame(rows, columns=[*columns, "jump", "receptive_field"])
 
 
 def input_gradient(
@@ -94,8 +60,9 @@ def input_gradient(
     The mean over `n` random images (drawn from `generator`, on the CPU) of the absolute gradient of that output, summed
     over its channels, with respect to the input, summed over its channels; in evaluation mode. Where it is not zero is
     the receptive field; how it falls off is the *effective* one (Luo et al. 2016, section 2).
-    Raises `ValueError` for a name that the model does not have.
+    Raises `ValueError` for a name that the model does not have, and for a module without such an output.
     """
+    check_network(model)
     modules = dict(model.named_modules())
     if layer not in modules:
         raise ValueError(f"unknown layer {layer!r}, expected one of {', '.join(filter(None, modules))}")
@@ -105,6 +72,9 @@ def input_gradient(
         with evaluation_mode(model), torch.enable_grad():
             images = torch.randn(n, *input_size, generator=generator).to(device_of(model)).requires_grad_()
             model(images)
+            if not outputs or outputs[-1].ndim != 4:
+                what = f"has an output of shape {tuple(outputs[-1].shape)}" if outputs else "is not used"
+                raise ValueError(f"the layer {layer!r} {what}, expected one whose output is N×channels×height×width")
             height, width = outputs[-1].shape[2:]
             center = outputs[-1][:, :, height // 2, width // 2].sum()
             (gradient,) = torch.autograd.grad(center, images)
@@ -118,7 +88,7 @@ class Budget:
     """What a network costs for one image.
 
     `parameters`: trained numbers; `macs`: multiply-accumulates of convolutions and linear layers; `activation_bytes`:
-    the float32 outputs of all layers, about what training keeps for the backward pass.
+    the float32 outputs of all operations, about what training keeps for the backward pass.
     """
 
     parameters: int
@@ -128,9 +98,7 @@ class Budget:
 
 def budget(model: nn.Module, input_size: tuple[int, int, int] = (3, 32, 32)) -> Budget:
     """Count parameters, multiply-accumulates and activation memory, by running one image through `model`."""
-    sizes = []
-    counter = FlopCounterMode(display=False)
-    with counter:
-        _visit_leaves(model, input_size, lambda name, module, inputs, output: sizes.append(output.numel() * 4))
+    with FlopCounterMode(display=False) as counter:
+        numbers = sum(operation.new_values for operation in trace(model, input_size))
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return Budget(parameters, counter.get_total_flops() // 2, sum(sizes))
+    return Budget(parameters, counter.get_total_flops() // 4, 4 * numbers)  # a multiply-add is two; two images

@@ -97,13 +97,15 @@ def audit(
     found = trace(model, input_size)
     convolutions = [operation for operation in found if operation.kind == "convolution"]
     parameters = sum(p.numel() for p in model.parameters())  # what is shared counts once
-    field = max((operation.field for operation in found if operation.cells_out > 1), default=1)
+    grids = [operation.grid for operation in found if operation.grid.sizes and operation.cells_out > 1]
+    lost = next((f"{grid.lost} cannot be followed" for grid in grids if grid.lost), None)
+    field = lost or max((min(grid.field) for grid in grids), default=1)
     transitions = _followed_by(found, lambda o: o.pointwise, lambda o: o.pools)
     pooled, connected = (sum(o.kind == kind for o in found) for kind in ("max pooling", "linear"))
-    strided = sum(o.stride > 1 and o.kernel == 3 for o in convolutions)
-    separable = _followed_by(found, lambda o: o.depthwise and o.kernel > 1, lambda o: o.pointwise)
-    dilated = sum(o.dilation > 1 and o.kernel > 1 for o in convolutions)
-    collapse = " and ".join(sorted(_last_collapse(found[0]))) or "none"
+    strided = sum(max(o.window.stride) > 1 and set(o.window.kernel) == {3} for o in convolutions)
+    separable = _followed_by(found, lambda o: o.depthwise and max(o.window.kernel) > 1, lambda o: o.pointwise)
+    dilated = sum(max(o.window.dilation) > 1 and max(o.window.kernel) > 1 for o in convolutions)
+    collapse = " and ".join(sorted(_last_collapse(found[-1]))) or "none"
     table: list[tuple[Any, str, Any, Callable[[Any, Any], bool]]] = [
         (rules.max_parameters, "fewer than {:,} parameters", parameters, operator.lt),
         (rules.min_receptive_field, "receptive field over {}", field, operator.gt),
@@ -120,6 +122,7 @@ def audit(
     rows = []
     for asked, rule, figure, holds in table:
         if asked is not None:
-            passes = "not known" if figure is None else "yes" if holds(figure, asked) else "NO"
+            known = figure is not None and figure is not lost
+            passes = "not known" if not known else "yes" if holds(figure, asked) else "NO"
             rows.append({"rule": rule.format(asked), "found": figure, "passes": passes})
     return pd.DataFrame(rows)
