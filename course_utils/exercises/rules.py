@@ -92,8 +92,11 @@ def audit(
 ) -> pd.DataFrame:
     """One row for each rule: what it asks for, what was found, and whether it passes.
 
-    `test_accuracy` (share of 1) and `epochs` are what you measured; what is not given is "not known".
+    `test_accuracy` (share of 1) and `epochs` are what you measured; what is not given is "not known", and neither is
+    the receptive field after an operation that cannot be followed.
     """
+    if test_accuracy is not None and not 0 <= test_accuracy <= 1:
+        raise ValueError(f"test_accuracy is {test_accuracy}, expected a share from 0 to 1, as 0.85 for 85 %")
     found = trace(model, input_size)
     convolutions = [operation for operation in found if operation.kind == "convolution"]
     parameters = sum(p.numel() for p in model.parameters())  # what is shared counts once

@@ -8,15 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_utils.exercises.answers import designed, same, sample
+from course_utils.exercises.answers import designed, same, sample, whole_numbers
 from course_utils.exercises.rules import S8_RULES
 
 
 def _counting(answer) -> None:
-    assert isinstance(answer, tuple | list) and len(answer) == 2, (
-        f"answer is {answer!r}, expected (means, numbers in each)"
-    )
-    means, numbers = answer
+    means, numbers = whole_numbers(answer, 2, "(means, numbers in each)")
     assert means * numbers == 32 * 64 * 16 * 16, "means × numbers is not the size of the batch"
     assert means == 32 * 8, f"{means} means is not right. How many groups does one image have, and how many images?"
 
@@ -30,7 +27,10 @@ def _as_instance_norm(answer) -> None:
 
 def _instance_norm(answer) -> None:
     x = sample(4, 6, 5, 7)
-    same(answer, (x,), F.instance_norm(x), "Over which axes do you average? Not over N, and not over C.")
+    variance, mean = torch.var_mean(x, (2, 3), keepdim=True)
+    unbiased = {"The variance is the mean of the squares: unbiased=False.": (x - mean) / (variance + 1e-5).sqrt()}
+    hint = "Over which axes do you average? Not over N, and not over C."
+    same(answer, (x,), F.instance_norm(x), hint, unbiased)
 
 
 def _batch_norm_in_use(answer) -> None:

@@ -6,20 +6,17 @@ from functools import partial
 
 import torch.nn.functional as F
 
-from course_utils.exercises.answers import designed, same, sample
+from course_utils.exercises.answers import designed, same, sample, whole_numbers
 from course_utils.exercises.rules import S9_RULES
 
 
 def _reach(answer) -> None:
-    assert isinstance(answer, int), f"answer is {answer!r}, expected a whole number of pixels"
-    assert answer == 15, f"{answer} is not right. Each layer adds (k - 1)·d·j pixels to the first one"
+    (pixels,) = whole_numbers(answer, 1, "a whole number of pixels")
+    assert pixels == 15, f"{pixels} is not right. Each layer adds (k - 1)·d·j pixels to the first one"
 
 
 def _cost(answer) -> None:
-    assert isinstance(answer, tuple | list) and len(answer) == 2, (
-        f"answer is {answer!r}, expected (standard, separable)"
-    )
-    standard, separable = answer
+    standard, separable = whole_numbers(answer, 2, "(standard, separable)")
     assert standard == 64 * 128 * 9, (
         f"{standard} is not right: every pair of channels has a kernel, and nothing has a bias"
     )
@@ -46,10 +43,9 @@ def _depthwise(answer) -> None:
 
 
 def _without_holes(answer) -> None:
-    assert isinstance(answer, tuple | list) and len(answer) == 3, f"answer is {answer!r}, expected three dilations"
     seen = {0}
-    for dilation in answer:
-        assert isinstance(dilation, int) and dilation > 0, f"{dilation!r} is no dilation, expected 1, 2, 3, …"
+    for dilation in whole_numbers(answer, 3, "three dilations"):
+        assert dilation > 0, f"{dilation} is no dilation, expected 1, 2, 3, …"
         seen = {pixel + step * dilation for pixel in seen for step in (-1, 0, 1)}
     holes = sorted(set(range(max(seen))) - seen)
     assert not holes, f"pixels {holes[:5]} away from the centre are never seen"

@@ -1,5 +1,6 @@
 """The checks of the exercises: right answers pass, wrong ones are told what is wrong with them."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,11 @@ def field_of(layers: list[tuple[int, int, int]]) -> int:
     return receptive_field(nn.Sequential(*steps), (3, 64, 64))["receptive_field"].iloc[-1]
 
 
+class Pair(nn.Module):
+    def forward(self, images):
+        return images, images
+
+
 RIGHT = {
     "S8.1": (256, 2048),
     "S8.2": nn.InstanceNorm2d(16),
@@ -51,12 +57,15 @@ def test_right_answer(exercise, capsys):
 
 WRONG = [
     ("S8.1", 256, r"answer is 256, expected \(means, numbers in each\)"),
+    ("S8.1", ("256", "2048"), r"answer is \('256', '2048'\), expected \(means, numbers in each\)"),
+    ("S8.1", (256.0, 2048.0), r"expected \(means, numbers in each\)"),
     ("S8.1", (256, 2047), "not the size of the batch"),
     ("S8.1", (2048, 256), "2048 means is not right"),
     ("S8.2", 16, "answer is int, expected a layer"),
     ("S8.2", make_norm(16, "group", num_groups=8), "off by up to .* how many channels"),
     ("S8.3", F.layer_norm, "your function raised TypeError: .*normalized_shape.* Over which axes"),
     ("S8.3", lambda x: F.layer_norm(x, x.shape[1:]), "off by up to .* Not over N, and not over C"),
+    ("S8.3", lambda x: (x - x.mean((2, 3), True)) / x.std((2, 3), keepdim=True), r"off by .* unbiased=False"),
     ("S8.3", lambda x: x[0], r"shape \(6, 5, 7\), expected \(4, 6, 5, 7\)"),
     ("S8.3", lambda x: None, "returned NoneType, expected a tensor"),
     ("S8.3", 3, "answer is int, expected a function"),
@@ -69,6 +78,7 @@ WRONG = [
     ("S8.5", None, "answer is NoneType, expected a function"),
     ("S8.6", None, "answer is NoneType, expected a network"),
     ("S8.6", small(12), r"the output has shape \(2, 12\), expected 10 logits"),
+    ("S8.6", Pair(), "the output is a tuple, expected a tensor of 10 logits"),
     ("S8.6", S8Net46k(), "rules are broken:\n.*\n *fewer than 20,000 parameters +46202"),
     ("S8.6", nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), "rules are broken:\n.*\n.*\n2 transitions"),
     ("S9.1", "15", "answer is '15', expected a whole number"),
@@ -111,6 +121,20 @@ def test_folding_in_place_is_right(capsys):
 @pytest.mark.parametrize("exercise", ["S8.1", "S9.2", "S9.5"])
 def test_a_list_will_do_for_a_tuple(exercise):
     check_answer(exercise, list(RIGHT[exercise]))
+
+
+@pytest.mark.parametrize("kind", [np.int64, torch.tensor, lambda number: np.array(number, dtype="int16")])
+def test_whole_numbers_of_other_libraries(kind):
+    check_answer("S9.1", kind(15))
+    check_answer("S8.1", tuple(map(kind, RIGHT["S8.1"])))
+    check_answer("S9.5", torch.tensor(RIGHT["S9.5"]))
+
+
+def test_a_network_is_left_in_its_mode():
+    network = small().train()
+    network[2].eval()
+    check_answer("S8.6", network)
+    assert network.training and not network[2].training
 
 
 @pytest.mark.parametrize("exercise", CHECKS)

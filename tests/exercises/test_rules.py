@@ -199,7 +199,7 @@ def test_each_rule_of_s9(network):
 @pytest.mark.parametrize("norm", ["batch", "layer", "group", "none"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_course_networks_keep_the_rules(name, norm):
-    table = audit(make_network(name, norm=norm), RULES[name], test_accuracy=85.0, epochs=20)
+    table = audit(make_network(name, norm=norm), RULES[name], test_accuracy=0.85, epochs=20)
     assert set(table["passes"]) == {"yes"} and len(table) == 6 + 2 * name.startswith("S9")
 
 
@@ -258,11 +258,60 @@ def test_receptive_field_is_where_the_gradient_is():
 
 def test_what_was_measured():
     model = make_network("S9Net85k")
-    rules = Rules(min_accuracy=85, max_epochs=50)
+    rules = Rules(min_accuracy=0.85, max_epochs=50)
     assert audit(model, rules)["passes"].tolist() == ["not known", "not known"]
-    assert audit(model, rules, test_accuracy=85.0, epochs=50)["passes"].tolist() == ["yes", "yes"]
-    assert audit(model, rules, test_accuracy=84.99, epochs=51)["passes"].tolist() == ["NO", "NO"]
+    assert audit(model, rules, test_accuracy=0.85, epochs=50)["passes"].tolist() == ["yes", "yes"]
+    assert audit(model, rules, test_accuracy=0.8499, epochs=51)["passes"].tolist() == ["NO", "NO"]
     assert audit(model, Rules()).empty and {field.default for field in fields(Rules)} == {None, True, False}
+
+
+def test_accuracy_in_per_cent():
+    with pytest.raises(ValueError, match="test_accuracy is 85, expected a share from 0 to 1"):
+        audit(make_network("S9Net85k"), S9_RULES, test_accuracy=85)
+
+
+class Rolled(S9Example):
+    def separate(self, x):
+        return super().separate(x.roll(1, 3))
+
+
+class Gated(S9Example):
+    """Sees the whole image by a gate, and 79 pixels by its convolutions."""
+
+    def separate(self, x):
+        return super().separate(x * x.mean((2, 3), keepdim=True).sigmoid())
+
+
+class InOneDirection(S9Example):
+    def dilate(self, x):
+        return F.conv2d(x, self.kernel[:, :, :1], padding=(0, 4), dilation=4)
+
+
+def test_receptive_field_that_is_not_known():
+    table = audit(Rolled(), S9_RULES).set_index("rule")
+    assert table.loc[FIELD].tolist() == ["roll cannot be followed", "not known"]
+    assert broken(audit(Rolled(), S9_RULES)) == []
+
+
+def test_the_smaller_side_of_the_receptive_field_counts():
+    found = {
+        kind: audit(kind(), S9_RULES).set_index("rule").loc[FIELD, "found"] for kind in (S9Example, InOneDirection)
+    }
+    assert found[InOneDirection] == found[S9Example] - 2 * 4 * 2
+    assert audit(Gated(), S9_RULES).set_index("rule").loc[FIELD, "found"] == found[S9Example]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize(
+    "compiled", [lambda model: torch.jit.trace(model, torch.zeros(2, 3, 32, 32)), torch.jit.script]
+)
+def test_networks_of_torchscript_are_refused(compiled):
+    with pytest.raises(TypeError, match=r"compiled by torch\.jit, expected the nn.Module that it was made from"):
+        audit(nn.Sequential(compiled(small())), S8_RULES)
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
 
 
 def test_audit_leaves_the_network_as_it_was():
