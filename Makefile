@@ -76,6 +76,7 @@ standalone: $(STAMP)  ## write notebooks and snippets that need nothing of this 
 
 render: $(STAMP)  ## renew the committed outputs, up to two hours; DATASET=cifar10 unless given
 	$(call folder,COURSE_DATA,cifar10)$(BIN)/python tools/run.py --render
+	$(BIN)/python tools/picture.py
 
 reference: $(STAMP)  ## train the jobs of data/reference/ without a result, hours; DATASET=cifar10 unless given
 	$(BIN)/python -m course_utils.runs "$(STUDY)" --dataset "$(or $(DATASET),cifar10)"

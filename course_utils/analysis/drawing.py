@@ -1,6 +1,7 @@
 """Pictures of what layers and networks are made of."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ def plot_norm_cubes(sets: Mapping[str, Tensor]) -> Figure:
     """
     figure = plt.figure(figsize=(2.7 * len(sets), 2.4))
     for index, (name, members) in enumerate(sets.items()):
-        ax = figure.add_axes((index / len(sets), -0.05, 1 / len(sets), 1), projection="3d")
+        ax: Any = figure.add_axes((index / len(sets), -0.05, 1 / len(sets), 1), projection="3d")
         cube = members.permute(1, 0, 2).numpy()  # channels to the right, images to the back, positions upwards
         colors = np.where(cube[..., None], to_rgba(COLORS[0]), to_rgba("#eeeeee"))
         ax.voxels(np.ones_like(cube), facecolors=colors, edgecolor="#777777", linewidth=0.4, shade=False)
@@ -46,7 +47,7 @@ def plot_reads(reads: Mapping[str, Tensor]) -> Figure:
     `reads`: int64 `C×H×W`: 1 where this output reads, 2 where its neighbour does, 3 where both do.
     """
     figure, axes = plt.subplots(1, len(reads), figsize=(2.7 * len(reads), 2.9), squeeze=False, layout="constrained")
-    fills = ["#f4f4f4", to_rgba(COLORS[0], 0.95), to_rgba(COLORS[1], 0.95), to_rgba(COLORS[2], 0.95)]
+    fills: list[Any] = ["#f4f4f4", to_rgba(COLORS[0], 0.95), to_rgba(COLORS[1], 0.95), to_rgba(COLORS[2], 0.95)]
     for ax, (name, channels) in zip(axes.flat, reads.items(), strict=True):
         rows, columns = channels.shape[1:]
         for depth in reversed(range(len(channels))):
