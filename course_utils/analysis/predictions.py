@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from course_utils.device import Placement, evaluation_mode
-from course_utils.training.loop import refuse_augmented
+from course_utils.training.batches import placed, refuse_augmented, refuse_other_classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,18 +43,21 @@ class Predictions:
 def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "auto") -> Predictions:
     """Run `model` in evaluation mode over all batches, in their order.
 
-    Raises `ValueError` for a `BatchLoader` that augments, and for no batches at all.
+    Raises `ValueError` for a `BatchLoader` that augments, for no batches at all, and for batches, labels and outputs that
+    are not as they should be.
     """
     refuse_augmented(batches)
     labels, probabilities = [], []
     placement, num_classes = Placement.of(model, precision), getattr(batches, "num_classes", None)
     with evaluation_mode(model):
-        for images, batch_labels in batches:
-            probabilities.append(placement.logits(model, placement.images(images), num_classes).softmax(1))
+        for images, batch_labels in placed(batches, placement):
+            probabilities.append(placement.logits(model, images, num_classes).softmax(1).float())
             labels.append(batch_labels)
     if not labels:
         raise ValueError("there are no batches to predict")
-    return Predictions(torch.cat(labels).cpu(), torch.cat(probabilities).cpu())
+    predictions = Predictions(torch.cat(labels).cpu(), torch.cat(probabilities).cpu())
+    refuse_other_classes(predictions.labels, predictions.probabilities.shape[1])
+    return predictions
 
 
 def confusion_matrix(predictions: Predictions) -> Tensor:

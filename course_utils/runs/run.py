@@ -5,7 +5,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from course_utils.checks import number, one_of, plain, truth
 from course_utils.files import write_whole
+from course_utils.networks.layers import NORMS
 from course_utils.training import History, Recipe
 
 CROP_AND_FLIP = {"random_crop": {"padding": 4}, "random_hflip": {}}
@@ -18,7 +20,7 @@ class Job:
     `augment`: functions of `data.augment` with their options, in order; None where a notebook's own function did it.
     `held_out`: so many training images are kept for validation; with 0 the run trains on all images and is evaluated on
     the test set, once, after its last epoch. `follow`: evaluate after every epoch too, to know when a figure is passed;
-    nothing may be chosen by it.
+    nothing may be chosen by it. Raises `ValueError` for a value of another kind.
     """
 
     network: str
@@ -30,6 +32,22 @@ class Job:
     held_out: int = 0
     follow: bool = False
     recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self):
+        one_of(self.norm, "norm", NORMS)
+        for name, kinds, expected in (
+            ("network", str, "a name"),
+            ("augment", dict | None, "a mapping of functions to their options"),
+            ("options", dict, "a mapping of options of the network"),
+            ("recipe", Recipe, "a Recipe"),
+        ):
+            if not isinstance(getattr(self, name), kinds):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, expected {expected}")
+        checked = {"seed": number(self.seed, "seed", 0, 2**64, whole=True), "follow": truth(self.follow, "follow")}
+        checked |= {"batch_size": number(self.batch_size, "batch_size", 1, whole=True)}
+        checked |= {"held_out": number(self.held_out, "held_out", 0, whole=True)}
+        for name, value in (checked | {"augment": plain(self.augment), "options": plain(self.options)}).items():
+            object.__setattr__(self, name, value)  # in JSON's types, so that a record of it gives the same job
 
     @property
     def name(self) -> str:

@@ -1,7 +1,9 @@
 """A study: many trainings described as data, each resumable, each recorded in a file of its own."""
 
 import hashlib
-from collections.abc import Iterable
+import inspect
+import re
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, as_completed
 from dataclasses import fields
 from functools import partial
@@ -13,11 +15,12 @@ import yaml
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
+from course_utils.checks import one_of
 from course_utils.data import Augment, BatchLoader, ImageSet, load_images, split
 from course_utils.data import augment as transforms
 from course_utils.device import pick_device, seed_everything
 from course_utils.files import write_whole
-from course_utils.networks import make_network
+from course_utils.networks import NETWORKS, make_network
 from course_utils.runs.run import Job, Run, read_run, write_record
 from course_utils.training import History, Recipe, evaluate, fit
 
@@ -25,8 +28,8 @@ from course_utils.training import History, Recipe, evaluate, fit
 def read_jobs(file: Path) -> list[Job]:
     """The jobs of a YAML list whose entries hold fields of `Job` and `Recipe`; a list of values means each of them.
 
-    Raises `ValueError`, with the file, for a field that neither has, a value that cannot be, and a job that stands
-    there twice.
+    Raises `ValueError`, with the file, for a field that neither has, a value that cannot be, networks and augmentations
+    that cannot be made, and a job that stands there twice.
     """
     try:
         entries = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -38,12 +41,20 @@ def read_jobs(file: Path) -> list[Job]:
     for entry in entries:
         try:
             jobs += _jobs_of(entry)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{file}: {error}, in {entry}") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{file}: {error}, in {entry}{_hint(error, entry)}") from error
     names = [job.name for job in jobs]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{file}: {', '.join(sorted(twice))} stands there more than once")
     return jobs
+
+
+def _hint(error: Exception, entry: dict) -> str:
+    """What YAML may have read otherwise than it was meant."""
+    if text := re.search(r"'([-+]?\d+)(\.\d*)?[eE]([-+]?)(\d+)'", str(entry)):
+        whole, fraction, sign, power = text.groups()
+        return f". YAML takes {text[0]} for a text: write {whole}{fraction or '.0'}e{sign or '+'}{power}"
+    return ". YAML takes no and off for False, yes and on for True" if re.search(r"\b(True|False),", str(error)) else ""
 
 
 def _jobs_of(entry: dict) -> list[Job]:
@@ -59,15 +70,30 @@ def _jobs_of(entry: dict) -> list[Job]:
         chosen = dict(zip(entry, values, strict=True))
         recipe = Recipe(**{name: chosen.pop(name) for name in of_recipe & set(chosen)})
         jobs.append(Job(recipe=recipe, **chosen))
+        _try_out(jobs[-1])
     return jobs
 
 
+def _try_out(job: Job) -> None:
+    """Make the network, without weights, and augment two images, so that wrong options don't show after hours."""
+    one_of(job.network, "network", NETWORKS)
+    _refuse_unknown_options(NETWORKS[job.network], job.options, ("norm", "num_classes"))
+    with torch.device("meta"):
+        make_network(job.network, norm=job.norm, num_classes=10, **job.options)
+    augmentation(job.augment or {})(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.Generator())
+
+
+def _refuse_unknown_options(function: Callable, options: object, given: tuple[str, ...]) -> None:
+    known = [name for name in inspect.signature(function).parameters if name not in given]
+    if not isinstance(options, dict) or not set(options) <= set(known):
+        raise ValueError(f"{function.__name__} has options {options!r}, expected a mapping of some of {', '.join(known)}")
+
+
 def augmentation(steps: dict[str, dict]) -> Augment:
-    """The functions named in `steps` one after the other, with their options."""
-    for name in steps:
-        if not name.startswith("random_") or not hasattr(transforms, name):
-            expected = ", ".join(name for name in vars(transforms) if name.startswith("random_"))
-            raise ValueError(f"unknown augmentation {name!r}, expected one of {expected}")
+    """The functions named in `steps` one after the other, with their options; `ValueError` for unknown ones."""
+    known = [name for name in vars(transforms) if name.startswith("random_")]
+    for name, options in steps.items():
+        _refuse_unknown_options(getattr(transforms, one_of(name, "augmentation", known)), options, ("images", "generator"))
 
     def apply(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         for name, options in steps.items():

@@ -6,38 +6,22 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from course_utils.device import Placement, evaluation_mode
+from course_utils.checks import number
+from course_utils.device import Placement, device_of, evaluation_mode
 from course_utils.environment import describe_environment
+from course_utils.training.batches import Batches, Tally, placed, refuse_augmented
 from course_utils.training.checkpoint import Checkpoint
 from course_utils.training.history import History, Metrics
 from course_utils.training.optimizer import TrainState, prepare
 from course_utils.training.recipe import Recipe
-
-
-class Batches(Protocol):
-    """What is trained and evaluated on: images, float32 `B×3×H×W`, and labels, int64 `B`, in batches of known number.
-
-    A `BatchLoader`, a `torch.utils.data.DataLoader` and a list of pairs of tensors are such.
-    """
-
-    def __len__(self) -> int: ...
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
-
-
-def refuse_augmented(batches: object) -> None:
-    """Raise `ValueError` for a `BatchLoader` that augments: every pass would measure another data set."""
-    if getattr(batches, "augment", None) is not None:
-        raise ValueError("these batches are augmented, expected the images as they are: a BatchLoader without augment=")
 
 
 def train_epoch(
@@ -45,18 +29,16 @@ def train_epoch(
 ) -> tuple[float, float]:
     """One pass over `batches` in training mode; returns the mean loss and the accuracy, both over images.
 
-    Raises `ValueError` for an output that is not N×num_classes, and `FloatingPointError` after the pass if the loss of
-    a step was not finite.
+    Raises `ValueError` for batches, labels and outputs that are not as they should be, and `FloatingPointError` after
+    the pass if the loss of a step was not finite.
     """
     model.train()
     recipe, placement = state.recipe, state.placement
-    device = placement.device
-    loss_sum, correct, seen = torch.zeros((), device=device), torch.zeros((), device=device), 0
-    first_bad = torch.full((), -1, device=device)
+    tally, first_bad = Tally(placement.device), torch.full((), -1, device=placement.device)
     # Sums stay on the device until the epoch is over: asking for a number after each step would make a GPU wait.
-    for step, (images, labels) in enumerate(batches):
-        labels = labels.to(device, non_blocking=True)
-        logits = placement.logits(model, placement.images(images), num_classes)
+    for step, (images, labels) in enumerate(placed(batches, placement)):
+        logits = placement.logits(model, images, num_classes)
+        labels = tally.within(labels, logits.shape[1])
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         state.optimizer.zero_grad()
         state.scaler.scale(loss).backward()
@@ -68,16 +50,14 @@ def train_epoch(
             state.scheduler.step()
         loss = loss.detach()
         first_bad = torch.where((first_bad < 0) & ~loss.isfinite(), step, first_bad)
-        loss_sum += loss * len(images)
-        correct += (logits.argmax(1) == labels).sum()
-        seen += len(images)
+        tally.add(loss * len(images), logits, labels)
     if first_bad.item() >= 0:
         raise FloatingPointError(
             f"the loss was not finite at step {first_bad.item() + 1:.0f} of {step + 1} in this epoch, with "
             f"lr={recipe.lr} in {placement.precision.name}: try a tenth of the learning rate or precision='fp32', and "
             "check the images for NaN"
         )
-    return loss_sum.item() / seen, correct.item() / seen
+    return tally.means()
 
 
 @torch.inference_mode()
@@ -86,27 +66,31 @@ def evaluate(
 ) -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy over all images of `batches`, in evaluation mode.
 
-    Raises `ValueError` for a `BatchLoader` that augments, for no batches at all, and for an output that is not
-    N×classes.
+    Raises `ValueError` for a `BatchLoader` that augments, for no batches at all, and for batches, labels and outputs that
+    are not as they should be.
     """
     refuse_augmented(batches)
     placement, num_classes = Placement.of(model, precision), getattr(batches, "num_classes", None)
-    loss_sum, correct, seen = torch.zeros((), device=placement.device), torch.zeros((), device=placement.device), 0
+    tally = Tally(placement.device)
     with evaluation_mode(model):
-        for images, labels in batches:
-            labels = labels.to(placement.device, non_blocking=True)
-            logits = placement.logits(model, placement.images(images), num_classes)
-            loss_sum += F.cross_entropy(logits, labels, reduction="sum")
-            correct += (logits.argmax(1) == labels).sum()
-            seen += len(images)
-    if seen == 0:
+        for images, labels in placed(batches, placement):
+            logits = placement.logits(model, images, num_classes)
+            labels = tally.within(labels, logits.shape[1])
+            tally.add(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
+    if tally.count == 0:
         raise ValueError("there are no batches to evaluate on")
-    return loss_sum.item() / seen, correct.item() / seen
+    return tally.means()
 
 
 def minutes_to_train(model: nn.Module, images: int, batch_size: int = 128) -> float:
-    """About how long it takes here to train `model` on so many 32×32 images, measured on a few batches of noise."""
-    with torch.random.fork_rng(devices=[]):  # timing must not change results
+    """About how long it takes here to train `model` on so many 32×32 images, measured on a few batches of noise.
+
+    Raises `ValueError` for less than one image or a batch size below 1.
+    """
+    images, batch_size = (number(images, "images", 1), number(batch_size, "batch_size", 1, whole=True))
+    device = device_of(model)
+    accelerators = [] if device.type == "cpu" else [device]
+    with torch.random.fork_rng(accelerators, device_type=device.type):  # timing must not change results
         noise = torch.randn(batch_size, 3, 32, 32), torch.zeros(batch_size, dtype=torch.int64)
         recipe = Recipe(epochs=2, lr=1e-3)  # the first epoch warms up
         history = fit(copy.deepcopy(model), [noise] * 4, None, recipe, verbose=False)
@@ -138,17 +122,19 @@ def fit(
     Interrupted (Ctrl-C, or stop in a notebook), it returns the epochs that were finished.
 
     `checkpoint`: a file that is written after every epoch. Where it exists, the same call resumes there as if it had
-    never been interrupted, bit for bit on the same machine; for another network, recipe or `BatchLoader` it raises
-    `ValueError` (of other loaders only the number of batches is known).
+    never been interrupted, bit for bit on the same machine. It raises `ValueError` if anything differs that changes the
+    result: recipe, network, its code, initial weights and frozen parameters, images and augmentation, seeds. Saved with
+    the weights are the states of the loader's generator and of the global ones of torch, NumPy and `random`, but not of
+    others that an augmentation may have.
     """
     if not hasattr(train, "__len__") or len(train) == 0:
         raise ValueError(f"train is {type(train).__name__} without batches, expected a loader or list of known length")
-    state = prepare(model, recipe, len(train))
-    history = History(recipe, environment=describe_environment(state.placement))
     # The generator that draws order and augmentation is part of the state of a training.
     generator = getattr(train, "generator", None) or getattr(getattr(train, "sampler", None), "generator", None)
+    state = prepare(model, recipe, len(train))
+    history = History(recipe, environment=describe_environment(state.placement))
     if checkpoint is not None:
-        saved = Checkpoint.of(checkpoint, model, recipe, train)
+        saved = Checkpoint.of(checkpoint, model, recipe, train, val, generator)
         history = saved.load(model, state, generator) or history
         if verbose and len(history):
             print(f"resuming after epoch {len(history)} of {recipe.epochs}, from {checkpoint}")
@@ -174,4 +160,8 @@ def fit(
                 saved.save(model, state, generator, history)
     except KeyboardInterrupt:
         print(f"interrupted in epoch {len(history) + 1}; the history holds the {len(history)} finished ones")
+    finally:
+        model.to(memory_format=torch.contiguous_format)  # which safetensors wants, and computes the same
+        if checkpoint is not None:
+            saved.leave(model)
     return history

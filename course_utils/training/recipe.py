@@ -1,9 +1,8 @@
 """`Recipe`: the hyperparameters of a training."""
 
-import math
 from dataclasses import dataclass
 
-from course_utils.checks import one_of
+from course_utils.checks import number, one_of, truth
 from course_utils.device import PRECISIONS
 
 SCHEDULES = ("one-cycle", "step", "constant")
@@ -18,7 +17,7 @@ class Recipe:
     convolution kernels, with a learning rate and a weight decay of their own (`muon_lr`, `muon_weight_decay`).
     `lr`: the highest learning rate. `"one-cycle"` rises to it over the first `warmup` (share of the steps) and anneals
     to zero (Smith and Topin 2019); `"step"` multiplies by `gamma` every `step_size` epochs; `"constant"` stays.
-    Raises `ValueError` for unknown names and impossible numbers.
+    Raises `ValueError` for unknown names and impossible numbers, also for texts and fractions where integers belong.
     """
 
     epochs: int = 20
@@ -40,18 +39,11 @@ class Recipe:
         one_of(self.schedule, "schedule", SCHEDULES)
         one_of(self.optimizer, "optimizer", OPTIMIZERS)
         one_of(self.precision, "precision", PRECISIONS)
-        for name, low in (
-            ("epochs", 1),
-            ("step_size", 1),
-            ("weight_decay", 0),
-            ("gamma", 0),
-            ("muon_weight_decay", 0),
-        ):
-            if not low <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected at least {low}")
+        checked = {name: number(getattr(self, name), name, 1, whole=True) for name in ("epochs", "step_size")}
+        checked |= {name: number(getattr(self, name), name, 0, above=True) for name in ("lr", "muon_lr")}
+        for name in ("weight_decay", "gamma", "muon_weight_decay"):
+            checked[name] = number(getattr(self, name), name, 0)
         for name in ("momentum", "warmup", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a number from 0 to below 1")
-        for name in ("lr", "muon_lr"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected a learning rate above 0")
+            checked[name] = number(getattr(self, name), name, 0, below=1)
+        for name, value in (checked | {"nesterov": truth(self.nesterov, "nesterov")}).items():
+            object.__setattr__(self, name, value)  # NumPy's numbers as Python's, which JSON and PyTorch take

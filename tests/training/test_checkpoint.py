@@ -161,8 +161,10 @@ def test_killed_run_goes_on_as_if_it_had_not_been(path, capsys):
         process.join()
         assert process.exitcode == -signal.SIGKILL
     expected = long()
+    for left in path.parent.glob("*.part"):
+        os.utime(left, (0, 0))  # for all we know, another process might still be writing a younger one
     capsys.readouterr()
-    assert_same(long(path, verbose=True), expected)
+    assert_same(long(path, augment=slow_crop, verbose=True), expected)
     first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith("resuming after epoch") and 0 < len(rest) < 55
     assert list(path.parent.iterdir()) == [path]  # also the one that was killed while it wrote has left nothing
@@ -187,11 +189,11 @@ def test_gradient_scaler_goes_on(path):
 
 def test_finished_run_is_not_trained_again(path):
     expected, before = run(path), path.read_bytes()
-    seed_everything(1)
-    model, generator = small_net(), torch.Generator()
+    generator = seed_everything(0)
+    model = small_net()
     stop_at(1, model)  # which would cut the history short
     loader = BatchLoader(small_set(), **LOADER, generator=generator)
-    history = fit(model, loader, loader, recipe_of(), checkpoint=str(path), verbose=False)
+    history = fit(model, loader, BatchLoader(small_set(), 8), recipe_of(), checkpoint=str(path), verbose=False)
     assert len(history.metrics) == 3 and history.environment == expected[0].environment
     assert [m.seconds for m in history.metrics] == [m.seconds for m in expected[0].metrics]  # read, not measured
     assert_same((history, model.state_dict(), [torch.get_rng_state(), generator.get_state()]), expected)
@@ -200,9 +202,10 @@ def test_finished_run_is_not_trained_again(path):
 
 def loads(path, recipe=None):
     """What opening the checkpoint for the usual run, or that of another recipe, gives."""
-    model, loader = small_net(), BatchLoader(small_set(), **LOADER, generator=torch.Generator())
-    checkpoint = Checkpoint.of(path, model, recipe or recipe_of(), loader)
-    return checkpoint.load(model, prepare(model, recipe_of(), 3), loader.generator)
+    generator = seed_everything(0)
+    model, loader = small_net(), BatchLoader(small_set(), **LOADER, generator=generator)
+    checkpoint = Checkpoint.of(path, model, recipe or recipe_of(), loader, BatchLoader(small_set(), 8), generator)
+    return checkpoint.load(model, prepare(model, recipe_of(), 3), generator)
 
 
 OTHER = dict(epochs=4, lr=0.1, momentum=0.8, nesterov=False, weight_decay=0.0, schedule="step", warmup=0.2)
@@ -389,8 +392,8 @@ PHASES = {  # where Ctrl-C comes
 def test_sigint(path, monkeypatch, phase):
     expected = run(path.with_name("other.ckpt"))
     run(path, stop=FORWARDS + 1)  # one epoch is finished
-    model, generator = small_net(), torch.Generator()
-    loader = BatchLoader(small_set(), **LOADER, generator=generator)
+    generator = seed_everything(0)
+    model, loader = small_net(), BatchLoader(small_set(), **LOADER, generator=generator)
     with monkeypatch.context() as patch:
         PHASES[phase](patch, model)
         history = fit(model, loader, BatchLoader(small_set(), 8), recipe_of(), checkpoint=path, verbose=False)

@@ -454,7 +454,7 @@ def test_no_step_waits_for_the_device(image_set, generator):
             training.train_epoch(model, loader, state)
         return found.seen
 
-    assert waits(2) == waits(7) == ["_local_scalar_dense"] * 3  # the figures, when the epoch is over
+    assert waits(2) == waits(7) == ["_local_scalar_dense"] * 5  # the figures, when the epoch is over
     with Waits() as found:
         _ = image_set.images[image_set.labels == 3].sum().item(), torch.tensor([1.0])
     assert found.seen == ["index", "_local_scalar_dense", "lift_fresh"]  # it does notice

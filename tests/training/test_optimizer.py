@@ -92,11 +92,8 @@ def test_muon_learns_and_resumes_bit_for_bit(shapes, tmp_path, precision, genera
         draw = torch.Generator().manual_seed(1)
         train = BatchLoader(shapes[0][:160], 32, shuffle=True, generator=draw)
         recipe = Recipe(epochs=3, optimizer="muon", lr=0.1, warmup=0.1, precision=precision)
-        if stop:
-            calls = iter(range(100))
-            train.augment = lambda images, generator: images if next(calls) < stop else interrupt()
-        else:
-            train.augment = lambda images, generator: images
+        calls = iter(range(100))
+        model.register_forward_pre_hook(lambda *_: interrupt() if next(calls) == stop else None)
         return fit(model, train, None, recipe, verbose=False, checkpoint=checkpoint), model.state_dict()
 
     def interrupt():
