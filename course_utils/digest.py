@@ -89,6 +89,8 @@ def _opened(value: Any) -> tuple[str, list[Any]]:
 
 def _in_library(value: type | FunctionType) -> bool:
     package = str(value.__module__).partition(".")[0]
+    if package == "__main__":  # the file of which may be that of a library which runs the code
+        return False
     file = getattr(sys.modules.get(package), "__file__", None) or ""
     return package in sys.stdlib_module_names or "site-packages" in file or "dist-packages" in file
 

@@ -45,12 +45,12 @@ class Tally:
 
     def __init__(self, device: torch.device):
         self.loss, self.correct, self.count = torch.zeros((), device=device), torch.zeros((), device=device), 0
-        self.range = torch.zeros(2, dtype=torch.int64, device=device)  # lowest and highest label
+        self.extremes: list[Tensor] = []  # the lowest and the highest label of each batch
 
     def within(self, labels: Tensor, classes: int) -> Tensor:
         """`labels`, those out of range replaced: in `cross_entropy` one would end CUDA for the rest of the process."""
-        self.classes, (low, high) = classes, labels.aminmax()
-        self.range = torch.stack([torch.minimum(self.range[0], low), torch.maximum(self.range[1], high)])
+        self.classes = classes
+        self.extremes += labels.aminmax()
         return labels.clamp(0, classes - 1)
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
@@ -60,8 +60,10 @@ class Tally:
         self.count += len(labels)
 
     def means(self) -> tuple[float, float]:
-        """Mean loss and accuracy; `ValueError` if a label was none of the classes."""
-        refuse_other_classes(self.range, self.classes)
+        """Mean loss and accuracy; `ValueError` if a label was none of the classes, or nothing was counted."""
+        if self.count == 0:
+            raise ValueError("there are no batches to train or evaluate on")
+        refuse_other_classes(torch.stack(self.extremes), self.classes)
         return self.loss.item() / self.count, self.correct.item() / self.count
 
 

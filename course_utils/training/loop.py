@@ -77,8 +77,6 @@ def evaluate(
             logits = placement.logits(model, images, num_classes)
             labels = tally.within(labels, logits.shape[1])
             tally.add(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
-    if tally.count == 0:
-        raise ValueError("there are no batches to evaluate on")
     return tally.means()
 
 
