@@ -118,7 +118,9 @@ class Placement:
         A network whose weights are not float32 computes in their format. Raises `ValueError` for what is no network.
         """
         if not isinstance(model, nn.Module):
-            raise ValueError(f"the network is {model!r}, expected an instance of a class of networks, such as S8Net31k()")
+            raise ValueError(
+                f"the network is {model!r}, expected an instance of a class of networks, such as S8Net31k()"
+            )
         device = device_of(model)
         picked = pick_precision(precision, device)
         weights = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)

@@ -1,5 +1,6 @@
 """Devices, precisions, memory formats and seeds; errors list the choices."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,6 +38,14 @@ def test_pick_device(found, names, monkeypatch):
     assert pick_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match=f"unknown device 'tpu', expected one of {names}$"):
         pick_device("tpu")
+
+
+def test_second_graphics_card(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **options: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    assert pick_device("cuda:1") == pick_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+    with pytest.raises(ValueError, match="unknown device 'cuda:2', expected one of auto, cpu, cuda, cuda:0, cuda:1$"):
+        pick_device("cuda:2")
 
 
 @pytest.mark.parametrize(
@@ -88,6 +97,17 @@ def test_seed_everything_repeats_both_streams(monkeypatch):
     assert draws[0] == draws[1]
     assert all(first != other for first, other in zip(draws[0], draws[2], strict=True))
     assert torch.backends.cudnn.deterministic
+
+
+def test_seeds():
+    assert torch.rand((), generator=seed_everything(np.int64(3))) == torch.rand((), generator=seed_everything(3))
+    for seed in (None, 1.5, "1", True, -1, 2**64):
+        with pytest.raises(ValueError, match=f"seed is {seed!r}, expected a whole number, from 0 to below"):
+            seed_everything(seed)
+
+
+def test_volumes_keep_their_layout():
+    assert memory_format_of(torch.nn.Conv3d(3, 4, 1)) is torch.contiguous_format
 
 
 def test_hardware_name(monkeypatch, tmp_path):

@@ -103,7 +103,9 @@ from course_utils.runs.study import augmentation
 names = {{'ant', 'bee', 'cat'}}
 def x(images): return 'dog' in names or 'bee' in {{'ant', 'bee', 'cow'}}
 print(digest(S9Net85k(), augmentation({{"random_crop": {{}}}}), x, nn.LSTM(3, 4)))"""
-    seen = {subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout for _ in "ab"}
+    seen = {
+        subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout for _ in "ab"
+    }
     assert len(seen) == 1
 
 
@@ -111,4 +113,6 @@ def test_things_that_hold_themselves():
     loop: list = [1]
     loop.append(loop)
     assert digest(loop) == digest(loop)
-    assert digest(made("def x(n): return x(n - 1) if n else 0")) == digest(made("def x(n): return x(n - 1) if n else 0"))
+    assert digest(made("def x(n): return x(n - 1) if n else 0")) == digest(
+        made("def x(n): return x(n - 1) if n else 0")
+    )

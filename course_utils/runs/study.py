@@ -86,14 +86,18 @@ def _try_out(job: Job) -> None:
 def _refuse_unknown_options(function: Callable, options: object, given: tuple[str, ...]) -> None:
     known = [name for name in inspect.signature(function).parameters if name not in given]
     if not isinstance(options, dict) or not set(options) <= set(known):
-        raise ValueError(f"{function.__name__} has options {options!r}, expected a mapping of some of {', '.join(known)}")
+        raise ValueError(
+            f"{function.__name__} has options {options!r}, expected a mapping of some of {', '.join(known)}"
+        )
 
 
 def augmentation(steps: dict[str, dict]) -> Augment:
     """The functions named in `steps` one after the other, with their options; `ValueError` for unknown ones."""
     known = [name for name in vars(transforms) if name.startswith("random_")]
     for name, options in steps.items():
-        _refuse_unknown_options(getattr(transforms, one_of(name, "augmentation", known)), options, ("images", "generator"))
+        _refuse_unknown_options(
+            getattr(transforms, one_of(name, "augmentation", known)), options, ("images", "generator")
+        )
 
     def apply(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         for name, options in steps.items():

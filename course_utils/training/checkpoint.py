@@ -143,7 +143,9 @@ def _first_difference(found: str, expected: str) -> tuple[str, str]:
 
 
 def _summary(batches: Any) -> str:
-    return f"{type(batches).__name__} of {len(batches)} batches" if isinstance(batches, Sized) else type(batches).__name__
+    return (
+        f"{type(batches).__name__} of {len(batches)} batches" if isinstance(batches, Sized) else type(batches).__name__
+    )
 
 
 def _content(batches: Any) -> str:

@@ -79,7 +79,9 @@ def prepare(model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> TrainStat
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"this {type(model).__name__} has no weights to train, expected some with requires_grad")
     if placement.precision.weights is torch.float16:
-        raise ValueError("the weights are float16, expected float32: model.float(), with precision='fp16' to compute in it")
+        raise ValueError(
+            "the weights are float16, expected float32: model.float(), with precision='fp16' to compute in it"
+        )
     model.to(memory_format=placement.layout)
     optimizer = _optimizer(recipe, model)
     scheduler = _scheduler(recipe, optimizer, steps_per_epoch)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from course_utils.runs.reference import load_reference
@@ -20,6 +21,39 @@ def edit(file: Path, path: tuple, value) -> None:
     assert place[path[-1]] != value
     place[path[-1]] = value
     file.write_text(json.dumps(record, indent=1) + "\n")
+
+
+BAD_JOBS = [
+    (dict(seed=1.5), "seed is 1.5, expected a whole number"),
+    (dict(seed=-1), "seed is -1, expected a whole number, from 0"),
+    (dict(seed=None), "seed is None, expected a whole number"),
+    (dict(batch_size="128"), "batch_size is '128', expected a whole number, at least 1"),
+    (dict(batch_size=0), "batch_size is 0, expected a whole number, at least 1"),
+    (dict(held_out=-1), "held_out is -1, expected a whole number, at least 0"),
+    (dict(follow="no"), "follow is 'no', expected True or False"),
+    (dict(norm=False), "unknown norm False, expected one of batch, layer, group, none"),
+    (dict(network=None), "network is None, expected a name"),
+    (dict(augment="random_hflip"), "augment is 'random_hflip', expected a mapping"),
+    (dict(options=None), "options is None, expected a mapping"),
+    (dict(recipe={"epochs": 2}), "recipe is {'epochs': 2}, expected a Recipe"),
+]
+
+
+@pytest.mark.parametrize("fields, message", BAD_JOBS)
+def test_job_that_cannot_be(fields, message):
+    with pytest.raises(ValueError) as error:
+        Job(**{"network": "S8Net31k"} | fields)
+    assert message in str(error.value)
+
+
+def test_job_of_numpy_numbers_is_the_same_job():
+    usual = Job("S9Net85k", seed=2, batch_size=64, held_out=5, options={"dropout": 0.5}, follow=True)
+    usual = replace(usual, augment={"random_affine": {"scale": [0.5, 1.5], "degrees": 3}})
+    given = Job("S9Net85k", seed=np.int64(2), batch_size=np.int32(64), held_out=np.uint8(5), follow=np.bool_(True))
+    options, affine = {"dropout": np.float32(0.5)}, {"scale": (0.5, np.float64(1.5)), "degrees": np.int64(3)}
+    given = replace(given, options=options, augment={"random_affine": affine})
+    assert given == usual and given.name == usual.name
+    assert Run.from_dict(json.loads(json.dumps(a_run(job=given).to_dict()))).job == given
 
 
 def a_run(**changed) -> Run:

@@ -109,7 +109,25 @@ NO_JOBS = {
     "- {norm: batch": "",  # not closed
     "- norm: batch": "network",  # nothing says which
     "- {network: S8Net46k, epochs: 0}": "epochs is 0",
-    "- {network: S8Net46k, lr: 1e-1}": "1e-1",  # YAML takes this for a text: it wants 1.0e-1
+    "- {network: S8Net46k, lr: 1e-3}": "lr is '1e-3', expected a number, above 0",
+    "- {network: S8Net46k, lr: [0.1, 1e-3]}": "for a text: write 1.0e-3",
+    "- {network: S8Net46k, lr: 2.5E3}": "for a text: write 2.5e+3",
+    "- {network: S8Net46k, options: {dropout: 1e-1}}": "for a text: write 1.0e-1",
+    "- {network: S8Net46k, norm: no}": "unknown norm False, expected one of batch, layer, group, none",
+    "- {network: S8Net46k, norm: [batch, off]}": "YAML takes no and off for False",
+    "- {network: S8Net46k, epochs: 2.5}": "epochs is 2.5, expected a whole number",
+    "- {network: S8Net46k, batch_size: '8'}": "batch_size is '8', expected a whole number",
+    "- {network: S8Net46, epochs: 2}": "unknown network 'S8Net46', expected one of S8Net46k, ",
+    "- {network: S8Net46k, options: {dropuot: 0.1}}": "S8Net46k has options {'dropuot': 0.1}, expected a mapping of some",
+    "- {network: S8Net46k, options: {num_classes: 5}}": "expected a mapping of some of num_groups, dropout",
+    "- {network: S8Net46k, options: {dropout: 3}}": "dropout",
+    "- {network: S8Net46k, norm: group, options: {num_groups: 7}}": "num_groups is 7, expected a divisor",
+    "- {network: S8Net46k, augment: random_hflip}": "augment is 'random_hflip', expected a mapping",
+    "- {network: S8Net46k, augment: {hflip: {}}}": "unknown augmentation 'hflip', expected one of random_crop",
+    "- {network: S8Net46k, augment: {random_hflip: }}": "random_hflip has options None, expected a mapping of some of p",
+    "- {network: S8Net46k, augment: {random_hflip: {q: 1}}}": "expected a mapping of some of p",
+    "- {network: S8Net46k, augment: {random_hflip: {p: 2}}}": "p is 2, expected a probability",
+    "- {network: S8Net46k, augment: {random_crop: {padding: 40, padding_mode: reflect}}}": "padding is 40",
 }
 
 

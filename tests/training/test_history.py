@@ -1,10 +1,13 @@
 """The recipe refuses what cannot work; the record survives the way to a file and back."""
 
+import io
 import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from course_utils.device import PRECISIONS
 from course_utils.training import History, Metrics, Recipe
@@ -59,7 +62,31 @@ BAD_RECIPES = [
         for name in ("momentum", "warmup", "label_smoothing")
         for value in (-0.1, 1, math.nan)
     ),
+    *(({name: 2.5}, [f"{name} is 2.5, expected a whole number"]) for name in ("epochs", "step_size")),
+    *(({name: "2"}, [f"{name} is '2', expected a "]) for name in ("epochs", "lr", "momentum", "gamma", "muon_lr")),
+    *(({name: True}, [f"{name} is True, expected a "]) for name in ("epochs", "lr", "warmup", "weight_decay")),
+    *(({name: None}, [f"{name} is None, expected a "]) for name in ("epochs", "lr", "label_smoothing")),
+    (dict(nesterov="no"), ["nesterov is 'no', expected True or False"]),
+    (dict(nesterov=1), ["nesterov is 1, expected True or False"]),
+    (dict(schedule=None), ["schedule None", *SCHEDULES]),
+    (dict(optimizer=["sgd"]), ["optimizer ['sgd']", "sgd, muon"]),
 ]
+
+
+def test_numbers_of_numpy_and_torch_are_numbers():
+    given = dict(epochs=np.int64(2), lr=np.float32(0.5), gamma=np.float64(0.25), warmup=torch.tensor(0.5))
+    recipe = Recipe(**given, step_size=np.array(3), nesterov=np.bool_(False), weight_decay=0)
+    assert recipe == Recipe(epochs=2, lr=0.5, gamma=0.25, warmup=0.5, step_size=3, nesterov=False, weight_decay=0)
+    assert json.loads(json.dumps(vars(recipe))) == vars(recipe)
+    torch.load(_saved(vars(recipe)), weights_only=True)
+    assert type(Recipe(lr=1).lr) is int  # as it was given: names of jobs are made from it
+
+
+def _saved(content) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save(content, file)
+    file.seek(0)
+    return file
 
 
 @pytest.mark.parametrize("options, words", BAD_RECIPES)

@@ -20,7 +20,9 @@ from course_utils.training import Recipe, evaluate, fit, minutes_to_train
 from course_utils.training import loop as training
 from course_utils.training.optimizer import prepare
 
-RECIPE = Recipe(epochs=1, lr=0.01, momentum=0.0, nesterov=False, weight_decay=0.0, schedule="constant", precision="fp32")
+RECIPE = Recipe(
+    epochs=1, lr=0.01, momentum=0.0, nesterov=False, weight_decay=0.0, schedule="constant", precision="fp32"
+)
 
 
 def flat(x):
