@@ -143,7 +143,7 @@ class Placement:
             given = f"{labels.dtype} of shape {tuple(labels.shape)}"
             raise ValueError(
                 f"labels are {given}, expected int64 of shape ({count},), a class for each image; labels.argmax(1) makes "
-                "such of one-hot labels, labels.long() of floating-point ones"
+                "them of one-hot ones, labels.long() of floats"
             )
         return labels.reshape(count).to(self.device, torch.int64, non_blocking=True)
 

@@ -43,8 +43,8 @@ class Predictions:
 def predict(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], precision: str = "auto") -> Predictions:
     """Run `model` in evaluation mode over all batches, in their order.
 
-    Raises `ValueError` for a `BatchLoader` that augments, for no batches at all, and for batches, labels and outputs that
-    are not as they should be.
+    Raises `ValueError` for a `BatchLoader` that augments, for no batches at all, and for batches, labels and outputs
+    that are not as they should be.
     """
     refuse_augmented(batches)
     labels, probabilities = [], []

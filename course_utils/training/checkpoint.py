@@ -17,13 +17,13 @@ import torch
 from torch import Generator, nn
 from torch.utils.data import DataLoader
 
+from course_utils.checks import plain
 from course_utils.device import device_of
 from course_utils.digest import digest
 from course_utils.files import write_whole
 from course_utils.training.history import History
 from course_utils.training.optimizer import TrainState
 from course_utils.training.recipe import Recipe
-
 
 # Networks whose training was left, finished or not, by checkpoint: what they started from, and the weights then. Where
 # the same call is made again with the same network, its weights are not the initial ones any more.
@@ -159,8 +159,9 @@ def _content(batches: Any) -> str:
 
 
 def _generator_states(device: torch.device, generator: Generator | None) -> dict[str, Any]:
-    name, keys, *rest = np.random.get_state()  # noqa: NPY002  (augmentations may draw from it)
-    states = {"cpu": torch.get_rng_state(), "random": random.getstate(), "numpy": (name, keys.tolist(), *rest)}
+    # Augmentations may draw from these streams, too; arrays are no part of a checkpoint.
+    numpy = tuple(plain(np.random.get_state()))  # noqa: NPY002
+    states: dict[str, Any] = {"cpu": torch.get_rng_state(), "random": random.getstate(), "numpy": numpy}
     if device.type != "cpu":
         states[device.type] = torch.get_device_module(device).get_rng_state(device)
     if generator is not None:

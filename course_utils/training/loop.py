@@ -66,8 +66,8 @@ def evaluate(
 ) -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy over all images of `batches`, in evaluation mode.
 
-    Raises `ValueError` for a `BatchLoader` that augments, for no batches at all, and for batches, labels and outputs that
-    are not as they should be.
+    Raises `ValueError` for a `BatchLoader` that augments, for no batches at all, and for batches, labels and outputs
+    that are not as they should be.
     """
     refuse_augmented(batches)
     placement, num_classes = Placement.of(model, precision), getattr(batches, "num_classes", None)

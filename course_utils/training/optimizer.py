@@ -80,7 +80,7 @@ def prepare(model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> TrainStat
         raise ValueError(f"this {type(model).__name__} has no weights to train, expected some with requires_grad")
     if placement.precision.weights is torch.float16:
         raise ValueError(
-            "the weights are float16, expected float32: model.float(), with precision='fp16' to compute in it"
+            "the weights are float16, expected float32: model.float(), and precision='fp16' to compute in it"
         )
     model.to(memory_format=placement.layout)
     optimizer = _optimizer(recipe, model)

@@ -1,4 +1,4 @@
-"""A checkpoint is resumed by the same call alone: whatever else changes a result is refused by name, and the file kept."""
+"""Only the same call resumes a checkpoint: whatever changes a result is refused by name, and the file is kept."""
 
 import os
 import random

@@ -319,5 +319,6 @@ def test_minutes_for_nothing(images, batch_size, message):
 
 
 def test_minutes_for_other_classes_and_numpy_numbers(monkeypatch):
-    monkeypatch.setattr(training.time, "perf_counter", lambda ticks=iter(range(9)): next(ticks))
+    ticks = iter(range(9))
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(ticks))
     assert minutes_to_train(S8Net31k(num_classes=100), np.int64(640), np.int64(2)) == pytest.approx(640 / 8 / 60)
