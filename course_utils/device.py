@@ -25,7 +25,8 @@ ADVICE = {  # on what PyTorch says where a network is not to blame alone
 def pick_device(name: str = "auto") -> torch.device:
     """The device to compute on: the accelerator that torch finds (CUDA, Apple's MPS), else the CPU; or the one named.
 
-    One of several graphics cards is named by its number, as `"cuda:1"`. Raises `ValueError`, with the devices of this machine, for another one.
+    One of several graphics cards is named by its number, as `"cuda:1"`. Raises `ValueError`, with the devices of this
+    machine, for another one.
     """
     found = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     numbered = (f"{found.type}:{index}" for index in range(torch.accelerator.device_count()))
@@ -142,8 +143,8 @@ class Placement:
         if not whole or labels.shape not in ((count,), (count, 1)):
             given = f"{labels.dtype} of shape {tuple(labels.shape)}"
             raise ValueError(
-                f"labels are {given}, expected int64 of shape ({count},), a class for each image; labels.argmax(1) makes "
-                "them of one-hot ones, labels.long() of floats"
+                f"labels are {given}, expected int64 of shape ({count},), a class for each image; labels.argmax(1) "
+                "makes them of one-hot ones, labels.long() of floats"
             )
         return labels.reshape(count).to(self.device, torch.int64, non_blocking=True)
 

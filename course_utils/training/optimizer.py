@@ -73,7 +73,7 @@ class TrainState:
 def prepare(model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> TrainState:
     """Lay the weights out for speed and build what `recipe` asks for around them.
 
-    Raises `ValueError` for a network without weights to train, and for float16 weights, whose steps would round to zero.
+    Raises `ValueError` for a network without weights to train, and for float16 weights: steps would round to zero.
     """
     placement = Placement.of(model, recipe.precision)
     if not any(parameter.requires_grad for parameter in model.parameters()):
