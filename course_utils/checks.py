@@ -13,17 +13,26 @@ def one_of(value: str, what: str, choices: Collection[str]) -> str:
 
 
 def number(
-    value: Any, what: str, low: float, below: float = math.inf, *, whole: bool = False, above: bool = False
+    value: Any,
+    what: str,
+    low: float,
+    below: float = math.inf,
+    *,
+    whole: bool = False,
+    above: bool = False,
+    note: str = "",
 ) -> Any:
     """Return `value` as Python's number; `ValueError` unless it is one from `low` (with `above`: above it) to `below`.
 
-    Numbers of NumPy and torch are numbers; texts, truth values, NaN, and with `whole` fractions, are not.
+    Numbers of NumPy and torch are numbers; texts, truth values, NaN, and with `whole` fractions, are not. `note` ends
+    the error: whose number the limit is, what else is accepted.
     """
     given = value.item() if getattr(value, "ndim", None) == 0 else value
     right = isinstance(given, int if whole else (int, float)) and not isinstance(given, bool)
     if not right or not (low < given if above else low <= given) or not given < below:
-        limit = f"above {low}" if above else f"from {low} to below {below:g}" if below < math.inf else f"at least {low}"
-        raise ValueError(f"{what} is {value!r}, expected a {'whole ' if whole else ''}number, {limit}")
+        upper = f"{below - 1}" if whole else f"below {below:g}"
+        limit = f"above {low}" if above else f"of at least {low}" if below == math.inf else f"from {low} to {upper}"
+        raise ValueError(f"{what} is {value!r}, expected a {'whole ' if whole else ''}number {limit}{note}")
     return given
 
 

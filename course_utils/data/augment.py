@@ -1,7 +1,7 @@
 """Random transforms drawn per image and applied to a whole batch, on the batch's device.
 
 Every transform has two halves: `random_*` draws one choice per image from the generator it is given, and `*_at` applies
-given choices exactly. Batches are uint8 `N×C×H×W` (any memory format), in and out.
+given choices exactly. Batches are uint8 `N×3×H×W` (any memory format), in and out.
 """
 
 import torch
@@ -12,6 +12,18 @@ from torchvision.transforms.functional import rgb_to_grayscale
 from course_utils.checks import one_of
 
 
+def refuse_other_images(images, what: str, count: int | None = None, device: torch.device | None = None) -> None:
+    """Raise `ValueError` unless `images` is a uint8 tensor `N×3×H×W`, with `count` images and on `device` if given."""
+    found = type(images).__name__
+    if isinstance(images, Tensor):
+        found = f"{images.dtype} of shape {tuple(images.shape)} on {images.device}"
+        fits = images.ndim == 4 and images.shape[1] == 3 and count in (None, len(images))
+        if fits and images.dtype == torch.uint8 and device in (None, images.device):
+            return
+    wanted = f"{'N' if count is None else count}×3×H×W{f' on {device}' if device else ''}"
+    raise ValueError(f"{what}: {found}, expected torch.uint8 in 0…255 of shape {wanted}")
+
+
 def _draw(images: Tensor, low: float, high: float, generator: Generator, columns: int = 1) -> Tensor:
     """Uniform float32 numbers in [low, high), one per image (N), or N×columns."""
     shape = (len(images),) if columns == 1 else (len(images), columns)
@@ -20,6 +32,7 @@ def _draw(images: Tensor, low: float, high: float, generator: Generator, columns
 
 def _chosen(images: Tensor, p: float, generator: Generator) -> Tensor:
     """Which images are changed: bool N, each true with probability `p`."""
+    refuse_other_images(images, "images")
     if not 0 <= p <= 1:
         raise ValueError(f"p is {p}, expected a probability between 0 and 1")
     return _draw(images, 0, 1, generator) < p
@@ -60,6 +73,7 @@ def random_crop(images: Tensor, generator: Generator, padding: int = 4, padding_
 
     `padding_mode`: black pixels (`"constant"`), the image mirrored (`"reflect"`), its border repeated (`"replicate"`).
     """
+    refuse_other_images(images, "images")
     one_of(padding_mode, "padding_mode", ("constant", "reflect", "replicate"))
     size = images.shape[-1]
     padded = _mirror(images, padding) if padding_mode == "reflect" else F.pad(images, (padding,) * 4, mode=padding_mode)
@@ -106,8 +120,8 @@ def random_cutout(images: Tensor, generator: Generator, size: int = 16, fill=(0,
     Source: DeVries and Taylor 2017, "Improved Regularization of Convolutional Neural Networks with Cutout"; filled with
     the training set's mean, the square is zero after normalization.
     """
-    height, width = images.shape[2:]
     chosen = _chosen(images, p, generator)
+    height, width = images.shape[2:]
     tops = _draw(images, 0, height, generator).long() - size // 2
     lefts = _draw(images, 0, width, generator).long() - size // 2
     return _where(chosen, cutout_at(images, tops, lefts, size, fill), images)
@@ -162,9 +176,15 @@ def random_affine(
 
 
 def _color(fill, images: Tensor) -> Tensor:
-    """The colour as float32 1×C×1×1; a tensor is taken as it is, since looking at it would make a GPU wait."""
-    if len(fill) != images.shape[1] or not (torch.is_tensor(fill) or all(0 <= value <= 255 for value in fill)):
-        raise ValueError(f"fill is {fill}, expected {images.shape[1]} numbers from 0 to 255, one per channel")
-    if not torch.is_tensor(fill):  # filled on the device: a copy from the host would make a GPU wait, too
+    """The colour as float32 1×C×1×1, made on the device: a copy from the host would make a GPU wait."""
+    if not getattr(fill, "is_color", False):
+        values = torch.as_tensor(fill, dtype=torch.float64, device="cpu")
+        # What is at most 1 is a share of 1, which would be black.
+        if values.shape != images.shape[1:2] or not ((values >= 0) & (values <= 255)).all() or 0 < values.max() <= 1:
+            expected = f"expected {images.shape[1]} numbers from 0 to 255, one per channel"
+            raise ValueError(f"fill is {fill!r}, {expected}: 255 times a mean in 0…1")
+    if isinstance(fill, Tensor):
+        fill.is_color = True  # type: ignore[attr-defined]  # looked at once, since that makes a GPU wait, too
+    else:
         fill = torch.stack([torch.full((), float(value), device=images.device) for value in fill])
     return fill.to(images.device, torch.float32).round()[None, :, None, None]

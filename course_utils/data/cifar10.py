@@ -1,4 +1,4 @@
-"""Bring CIFAR-10 here, whole, from the first host that answers."""
+"""Bring CIFAR-10 here, whole, from the first host that answers, and read its files."""
 
 import hashlib
 import os
@@ -10,8 +10,11 @@ import time
 from pathlib import Path
 
 import requests
+import torch
 from filelock import FileLock
 from requests.adapters import HTTPAdapter
+from torch import Tensor
+from torchvision.datasets import CIFAR10
 from tqdm import tqdm
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 from urllib3.util import Retry
@@ -26,7 +29,7 @@ HOSTS = (
 ARCHIVE_SIZE, MD5 = 170_498_071, "c58f30108f718f92721af3b95e74349a"
 
 
-BATCHES = "cifar-10-batches-py"  # the folder in the archive
+ARCHIVE, BATCHES = "cifar-10-python.tar.gz", "cifar-10-batches-py"  # and the folder in it
 
 
 MIRROR = "CIFAR10_MIRROR"  # environment: an address to ask before the others
@@ -46,16 +49,21 @@ def fetch_cifar10(
 ) -> Path:
     """Download and unpack the archive into `root`; returns `root`, which then holds `cifar-10-batches-py/`.
 
+    An archive that was put there by hand is unpacked without a download, and stays.
     Each of `hosts` is tried in turn, the one that the environment variable `CIFAR10_MIRROR` names before all. A host
     goes on where the one before left off, also after a restart; nothing is unpacked that has not `size` bytes and the
     checksum `md5`. Of two that start at once the second waits and finds the result.
     Raises `ConnectionError` that names the ways on if no host delivers, and `OSError` if `root` cannot hold the data.
     """
-    partial = root / "cifar-10-python.tar.gz.part"
+    given, partial = root / ARCHIVE, root / f"{ARCHIVE}.part"
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / "cifar-10.lock"):
-            if not (root / BATCHES).is_dir():
+            if (root / BATCHES).is_dir():
+                return root
+            if given.is_file() and _md5(given) == md5:
+                _unpack(given, root)
+            else:
                 _download(partial, [*filter(None, [os.environ.get(MIRROR)]), *hosts], size, md5, patience)
                 _unpack(partial, root)
                 partial.unlink()
@@ -67,7 +75,8 @@ def fetch_cifar10(
 
 
 def _download(partial: Path, hosts: list[str], size: int, md5: str, patience: float) -> None:
-    failures = []
+    given = partial.with_suffix("")
+    failures = [f"  {given}: is not the whole archive, which has {size:,} bytes"] if given.is_file() else []
     for url in hosts:
         try:
             if not partial.exists() or partial.stat().st_size < size:
@@ -80,7 +89,7 @@ def _download(partial: Path, hosts: list[str], size: int, md5: str, patience: fl
             failures.append(f"  {url}: {str(error).splitlines()[0][:160]}")
     raise ConnectionError(
         "CIFAR-10 could not be downloaded:\n" + "\n".join(failures) + "\n"
-        "Three ways on: 1. use the built-in data, dataset='shapes'. 2. Put cifar-10-batches-py/ or a folder "
+        f"Three ways on: 1. use the built-in data, dataset='shapes'. 2. Put {ARCHIVE}, {BATCHES}/ or a folder "
         f"cifar10*/ with {{train,test}}/<class>/*.png|jpg into {partial.parent}, or name your folder in the "
         f"environment variable COURSE_DATA. 3. Try again later with a network, or name a mirror in {MIRROR}."
     )
@@ -151,3 +160,20 @@ def _unpack(archive: Path, root: Path) -> None:
             os.replace(Path(folder) / BATCHES, root / BATCHES)
         except (tarfile.TarError, FileNotFoundError) as error:
             raise ValueError(f"the archive cannot be unpacked: {error}") from error
+
+
+def holds_batches(folder: Path) -> bool:
+    """Whether `folder` is or holds what the archive unpacks to."""
+    return folder.name == BATCHES or (folder / BATCHES).is_dir()
+
+
+def read_batches(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
+    """The images, uint8 `N×3×32×32` (`channels_last`), and labels of such a folder; `ValueError` if it is not whole."""
+    while (folder / BATCHES).is_dir():  # unpacked into a folder of its own name, it holds another one
+        folder /= BATCHES
+    try:
+        batches = CIFAR10(str(folder.parent), train=train)  # checks the MD5 of every file before it unpickles it
+    except RuntimeError as error:
+        remedy = "delete this folder, and unpack the archive again or let load_images('cifar10') fetch it"
+        raise ValueError(f"{folder}: a file is missing or damaged; {remedy}") from error
+    return torch.from_numpy(batches.data).permute(0, 3, 1, 2), torch.tensor(batches.targets)

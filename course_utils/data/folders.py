@@ -3,6 +3,7 @@
 import hashlib
 import os
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -13,9 +14,6 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision.datasets import ImageFolder
-
-from course_utils.data.shapes import SIZE
 
 # What Pillow raises for damaged files, and for those that would fill the memory.
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -24,76 +22,114 @@ UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
+MODES = ("RGB", "L", "1")  # Pillow's names for colour, gray, and black and white
+
+
+SPLITS = ("train", "test")
+
+
 Split = tuple[Tensor, Tensor]
 
 
 def read_image_folder(folder: Path, cache: Path) -> tuple[Split, Split, tuple[str, ...], str]:
     """Read `{train,test}/<class>/*.{png,jpg}`: both splits, the names of the classes, and `"PNG"` or `"JPEG"`.
 
-    A split is images, uint8 `N×3×32×32` (`channels_last`), and labels, int64 `N`, in order of class and file name. The
-    decoded images are kept in `cache`, keyed by the paths, sizes and times of the files.
+    A split is images, uint8 `N×3×S×S` (`channels_last`; gray ones have three equal channels), and labels, int64 `N`, in
+    order of class and file name. The decoded images are kept in `cache`, keyed by the paths, sizes and times of the
+    files. Hidden files and folders and `__MACOSX` do not count.
     Raises `FileNotFoundError` or `ValueError` that names the folder or file for a split, a class or images that are
-    missing, and for files that are no 32×32 RGB images.
+    missing, and for files that are no square RGB or gray images, all of one size.
     """
-    train, test = (_list_images(folder / split) for split in ("train", "test"))
-    for split, missing in (
-        ("train", set(test.classes) - set(train.classes)),
-        ("test", set(train.classes) - set(test.classes)),
-    ):
+    train, test = (_list_images(folder / split, folder) for split in SPLITS)
+    for split, missing in (("train", test.keys() - train.keys()), ("test", train.keys() - test.keys())):
         if missing:
             raise ValueError(f"{folder / split}: no folder for {', '.join(sorted(missing))}, the other split has one")
-    paths = [path for path, _ in train.samples + test.samples]
-    listing = "\n".join(f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in _stats(paths).items())
+    if len(train) < 2:
+        raise ValueError(f"{folder / 'train'}: one class, {', '.join(train)}, expected at least 2")
+    paths = [path for files in (*train.values(), *test.values()) for path in files]
+    listing = "\n".join(map(_state, paths))
     file = cache / f"{hashlib.sha256(listing.encode()).hexdigest()[:32]}.safetensors"
     images = _read_cache(file)
     if images is None:
         images = _decode(paths)
         _write_cache(file, images)
-    parts = images.permute(0, 3, 1, 2).split([len(train), len(test)])
-    splits = [(part, torch.tensor(listed.targets)) for part, listed in zip(parts, (train, test), strict=True)]
-    # The type checker does not see that there are two splits.
-    return *splits, tuple(train.classes), SUFFIXES[Path(paths[0]).suffix.lower()]  # type: ignore[return-value]
+    labels = [torch.tensor([i for i, files in enumerate(part.values()) for _ in files]) for part in (train, test)]
+    parts = images.permute(0, 3, 1, 2).split([len(part) for part in labels])
+    first, second = zip(parts, labels, strict=True)
+    return first, second, tuple(train), SUFFIXES[paths[0].suffix.lower()]
 
 
-def _list_images(folder: Path) -> ImageFolder:
+def class_names(split: Path) -> tuple[str, ...]:
+    """The names of the folders in `split`, in order; none if there is no such folder."""
+    return tuple(path.name for path in _visible(split) if path.is_dir()) if split.is_dir() else ()
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What a folder holds, without what systems and notebooks leave there (`.ipynb_checkpoints`, `._0.jpg`)."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name != "__MACOSX")
+
+
+def _list_images(split: Path, folder: Path) -> dict[str, list[Path]]:
+    """The files of each class, by its name."""
+    expected = f"train/ and test/ with one folder of {', '.join(SUFFIXES)} files per class in each"
+    above = folder.resolve(), split.resolve()
+    # By folder, then by name: a class may have folders in it.
+    found = {
+        name: sorted(_images_in(split / name, above), key=lambda file: (str(file.parent), file.name))
+        for name in class_names(split)
+    }
+    if not found:
+        raise FileNotFoundError(f"{split} has no folders of classes; expected {expected}")
+    if empty := [name for name, files in found.items() if not files]:
+        raise FileNotFoundError(f"{split}: no images of {', '.join(empty)}; expected {expected}")
+    return found
+
+
+def _images_in(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """The images in a folder and those inside it; `above`: the real paths of the folders on the way there."""
+    real = folder.resolve()
+    if any(path.is_relative_to(real) for path in above):
+        raise ValueError(f"{folder} is a link that leads back to {real}, a folder above it")
+    for path in _visible(folder):
+        if path.is_dir():
+            yield from _images_in(path, (*above, real))
+        elif path.suffix.lower() in SUFFIXES:
+            yield path
+
+
+def _state(path: Path) -> str:
+    """A line that changes where the file does."""
     try:
-        return ImageFolder(str(folder), is_valid_file=lambda path: Path(path).suffix.lower() in SUFFIXES)
-    except FileNotFoundError as error:
-        expected = f"train/ and test/ with one folder of {', '.join(SUFFIXES)} files per class in each"
-        raise FileNotFoundError(f"{folder}: {error}; expected {expected}") from error
+        stat = os.stat(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return f"{path} {stat.st_size} {stat.st_mtime_ns}"
 
 
-def _stats(paths: list[str]) -> dict[str, os.stat_result]:
-    stats, seen = {}, {}
-    for path in paths:
+def _decode(paths: list[Path]) -> Tensor:
+    """Decode 8-bit files, all of the size of the first: uint8 `N×S×S×3`."""
+    expected = "expected a square PNG or JPEG in mode RGB or L (gray)"
+
+    def read(path: Path, side: int | None = None) -> np.ndarray:
+        """`side`: in pixels; None for any."""
+        same = f"{expected} of {side}×{side} pixels, as the first image has" if side else expected
         try:
-            stats[path] = stat = os.stat(path)
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
-        if other := seen.get((stat.st_dev, stat.st_ino)):
-            raise ValueError(f"{path} is the same file as {other}: does a link lead back to a folder above it?")
-        seen[stat.st_dev, stat.st_ino] = path
-    return stats
-
-
-def _decode(paths: list[str]) -> Tensor:
-    """Decode 8-bit RGB files of 32×32 pixels: uint8 `N×32×32×3`."""
-    images = np.empty((len(paths), SIZE, SIZE, 3), dtype=np.uint8)
-
-    def read(index: int) -> None:
-        expected = f"expected a PNG or JPEG of {SIZE}×{SIZE} pixels in mode RGB"
-        try:
-            with Image.open(paths[index]) as image:
-                if image.mode == "RGB" and image.size == (SIZE, SIZE):
-                    images[index] = np.asarray(image)
-                    return
+            with Image.open(path) as image:
+                if image.mode in MODES and image.size == (side or image.width,) * 2:
+                    return np.asarray(image.convert("RGB"))
                 found = f"{image.width}×{image.height} pixels in mode {image.mode}"
         except UNREADABLE as error:
-            raise ValueError(f"{paths[index]} cannot be read as an image: {error}; {expected}") from error
-        raise ValueError(f"{paths[index]} has {found}, {expected}")
+            raise ValueError(f"{path} cannot be read as an image: {error}; {same}") from error
+        raise ValueError(f"{path} has {found}, {same}")
+
+    side = len(read(paths[0]))
+    images = np.empty((len(paths), side, side, 3), dtype=np.uint8)
+
+    def keep(index: int) -> None:
+        images[index] = read(paths[index], side)
 
     with ThreadPoolExecutor() as pool:
-        for _ in pool.map(read, range(len(paths))):
+        for _ in pool.map(keep, range(len(paths))):
             pass
     return torch.from_numpy(images)
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
-from torchvision.datasets import CIFAR10
 
-from course_utils.data.cifar10 import BATCHES, fetch_cifar10
-from course_utils.data.folders import Split, read_image_folder
-from course_utils.data.shapes import SHAPE_CLASSES, make_shapes
+from course_utils.checks import number
+from course_utils.data.augment import refuse_other_images
+from course_utils.data.cifar10 import BATCHES, fetch_cifar10, holds_batches, read_batches
+from course_utils.data.folders import SPLITS, Split, class_names, read_image_folder
+from course_utils.data.shapes import SHAPE_CLASSES, SIZE, make_shapes
 from course_utils.files import data_root
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
 
 Augment = Callable[[Tensor, Generator], Tensor]
 
@@ -26,7 +26,8 @@ class ImageSet:
     """Labelled images in memory, with the statistics that normalize them.
 
     `images`: uint8 `N×3×H×W`; `labels`: int64 `N`; `classes`: their names; `name`: what to call results obtained on it;
-    `mean`, `std`: float32 `3`, in 0…1, always those of the *training* set.
+    `mean`, `std`: float32 `3`, in 0…1, always those of the *training* set. Raises `ValueError` for other images, and
+    for labels of another number or dtype.
     """
 
     images: Tensor
@@ -35,6 +36,13 @@ class ImageSet:
     name: str
     mean: Tensor
     std: Tensor
+
+    def __post_init__(self):
+        refuse_other_images(self.images, "images")
+        labels = self.labels
+        if labels.dtype != torch.int64 or labels.shape != (len(self.images),):
+            found = f"{labels.dtype} of shape {tuple(labels.shape)}"
+            raise ValueError(f"labels are {found}, expected torch.int64, one for each of {len(self.images)} images")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -62,20 +70,25 @@ def load_images(dataset: str | Path) -> tuple[ImageSet, ImageSet]:
     """The training and the test set of `"cifar10"`, `"shapes"` (built in), or a folder.
 
     A folder is or holds `cifar-10-batches-py/`, or holds `{train,test}/<class>/*.{png,jpg}`. `"cifar10"` takes the
-    first such folder among `data_root()` and its `cifar10*`, and else downloads the original.
+    first one of CIFAR-10's images among `data_root()` and the folders `cifar10*` and `cifar-10*` in it, and else
+    unpacks the original archive, which it downloads if it is not there.
     Raises `ValueError` for another name, `FileNotFoundError` or `ValueError` for a folder that is not whole.
     """
     if dataset == "shapes":
         return _pair(make_shapes(10_000, seed=0), make_shapes(2_000, seed=1), SHAPE_CLASSES, "shapes")
     if dataset == "cifar10":
         root = data_root()
-        found = [folder for folder in (root, *sorted(root.glob("cifar10*"))) if _is_data_folder(folder)]
-        return _load_folder(found[0] if found else fetch_cifar10(root))
-    folder = Path(dataset).expanduser().resolve()
-    if not folder.is_dir():
-        raise ValueError(f"unknown data set {str(dataset)!r}, expected 'cifar10', 'shapes' or an existing folder")
-    if not _is_data_folder(folder):
-        raise FileNotFoundError(f"{folder} has neither cifar-10-batches-py/ nor train/ and test/ with images in it")
+        for folder in (root, *sorted(root.glob("cifar10*")), *sorted(root.glob("cifar-10*"))):
+            if holds_batches(folder) or any(class_names(folder / part) == CIFAR10_CLASSES for part in SPLITS):
+                train, test = _load_folder(folder)
+                if train.images.shape[2] == SIZE:
+                    return train, test
+        return _load_folder(fetch_cifar10(root))
+    folder = Path(dataset).expanduser().resolve() if dataset and isinstance(dataset, str | Path) else None
+    if folder is None or not folder.is_dir():
+        raise ValueError(f"unknown data set {dataset!r}, expected 'cifar10', 'shapes' or an existing folder")
+    if not holds_batches(folder) and not any((folder / part).is_dir() for part in SPLITS):
+        raise FileNotFoundError(f"{folder} has neither {BATCHES}/ nor train/ and test/ with images in it")
     return _load_folder(folder)
 
 
@@ -84,43 +97,34 @@ def _pair(train: Split, test: Split, classes: tuple[str, ...], name: str) -> tup
     return ImageSet(*train, classes, name, mean, std), ImageSet(*test, classes, name, mean, std)
 
 
-def _is_data_folder(folder: Path) -> bool:
-    names = (BATCHES, "train", "test")
-    return folder.name == BATCHES or any((folder / name).is_dir() for name in names)
-
-
 def _load_folder(folder: Path) -> tuple[ImageSet, ImageSet]:
-    if folder.name == BATCHES or (folder / BATCHES).is_dir():
-        root = folder.parent if folder.name == BATCHES else folder
-        return _pair(_read_batches(root, True), _read_batches(root, False), CIFAR10_CLASSES, "CIFAR-10")
+    if holds_batches(folder):
+        return _pair(read_batches(folder, True), read_batches(folder, False), CIFAR10_CLASSES, "CIFAR-10")
     train, test, classes, suffix = read_image_folder(folder, cache=data_root() / "cache")
-    # A copy of CIFAR-10 is not the original: results obtained on it carry another name.
-    name = f"CIFAR-10 ({suffix})" if classes == CIFAR10_CLASSES else folder.name
+    name = folder.name
+    if classes == CIFAR10_CLASSES and train[0].shape[2] == SIZE:
+        name = f"CIFAR-10 ({suffix})"  # a copy is not the original: results obtained on it carry another name
+    elif name.startswith(("CIFAR-10", "shapes")):
+        name = f"folder {name}"  # not what is known by that name
     return _pair(train, test, classes, name)
-
-
-def _read_batches(root: Path, train: bool) -> tuple[Tensor, Tensor]:
-    try:
-        batches = CIFAR10(str(root), train=train)  # checks the MD5 of every file before it unpickles it
-    except RuntimeError as error:
-        raise ValueError(f"{root / BATCHES}: a file is missing or damaged ({error})") from error
-    return torch.from_numpy(batches.data).permute(0, 3, 1, 2), torch.tensor(batches.targets)
 
 
 def split(image_set: ImageSet, held_out: int, generator: Generator) -> tuple[ImageSet, ImageSet]:
     """Draw `held_out` images at random; returns the rest and the held-out ones."""
-    if not 0 < held_out < len(image_set):
-        raise ValueError(f"held_out is {held_out}, expected 1 to {len(image_set) - 1}, for {len(image_set)} images")
-    order = torch.randperm(len(image_set), generator=generator, device=generator.device).to(image_set.images.device)
+    count = len(image_set)
+    held_out = number(held_out, "held_out", 1, count, whole=True, note=f", for {count} images")
+    order = torch.randperm(count, generator=generator, device=generator.device).to(image_set.images.device)
     return image_set[order[held_out:]], image_set[order[:held_out]]
 
 
 class BatchLoader:
     """Normalized batches of an `ImageSet`, drawn, augmented and normalized whole on the set's device.
 
-    Iterating yields images, float32 `B×3×H×W`, `channels_last`, and labels, int64 `B`; the last batch may be smaller.
-    `augment(images, generator)` works on uint8 batches. Everything random comes from `generator`, on the set's device.
-    Raises `ValueError` for a batch size below 1 or over the size of the set, and for shuffling without a generator.
+    Iterating yields images, float32 `B×3×H×W`, `channels_last`, and labels, int64 `B`; the last batch may be smaller,
+    and with `drop_last` it is left out then. `augment(images, generator)` works on uint8 batches and returns such.
+    Everything random comes from `generator`, on the set's device.
+    Raises `ValueError` for a batch size below 1 or over the size of the set, for shuffling without a generator, and
+    while iterating for an augmentation that returns anything else.
     """
 
     def __init__(
@@ -131,12 +135,12 @@ class BatchLoader:
         shuffle: bool = False,
         augment: Augment | None = None,
         generator: Generator | None = None,
+        drop_last: bool = False,
     ):
-        if not 1 <= batch_size <= len(image_set):
-            raise ValueError(f"batch_size is {batch_size}, expected 1 to {len(image_set)}, the number of images")
-        if (shuffle or augment) and generator is None:
+        batch_size = number(batch_size, "batch_size", 1, len(image_set) + 1, whole=True, note=", the number of images")
+        if (shuffle or augment) and not isinstance(generator, Generator):
             raise ValueError("shuffle and augment draw random numbers, expected a torch.Generator as generator=")
-        self.image_set, self.batch_size = image_set, batch_size
+        self.image_set, self.batch_size, self.drop_last = image_set, batch_size, drop_last
         self.shuffle, self.augment, self.generator = shuffle, augment, generator
         self._rows = image_set.images.permute(0, 2, 3, 1).contiguous()  # no copy for channels_last images
 
@@ -153,7 +157,8 @@ class BatchLoader:
             crc = zlib.crc32(tensor.cpu().contiguous().numpy(), crc)  # type: ignore[arg-type]
         order = "shuffled" if self.shuffle else "in order"
         images = f"{len(self.image_set)} images of {self.image_set.name} (CRC {crc:08x})"
-        return f"{images}, {order}, in batches of {self.batch_size}, {'' if self.augment else 'not '}augmented"
+        whole = " (whole ones alone)" if self.drop_last else ""
+        return f"{images}, {order}, in batches of {self.batch_size}{whole}, {'' if self.augment else 'not '}augmented"
 
     @property
     def num_classes(self) -> int:
@@ -161,19 +166,23 @@ class BatchLoader:
         return len(self.image_set.classes)
 
     def __len__(self) -> int:
-        return -(-len(self.image_set) // self.batch_size)
+        whole, rest = divmod(len(self.image_set), self.batch_size)
+        return whole if self.drop_last or not rest else whole + 1
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         labels, device = self.image_set.labels, self._rows.device
         order = torch.randperm(len(labels), generator=self.generator, device=device) if self.shuffle else None
-        for start in range(0, len(labels), self.batch_size):
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
             part = slice(start, start + self.batch_size)
             rows = self._rows[part] if order is None else self._rows.index_select(0, order[part])
             if self.augment:
                 if order is None:
                     rows = rows.clone()  # a view of the set, which an augmentation that works in place would change
-                # Affine maps give NCHW; the copy back is of bytes, and none where the layout has stayed.
                 # __init__ has made sure that there is a generator, which the type checker cannot see.
-                rows = self.augment(rows.permute(0, 3, 1, 2), self.generator).permute(0, 2, 3, 1).contiguous()  # type: ignore[arg-type]
+                changed = self.augment(rows.permute(0, 3, 1, 2), self.generator)  # type: ignore[arg-type]
+                name = getattr(self.augment, "__name__", repr(self.augment))
+                refuse_other_images(changed, f"what augment = {name} returns", len(rows), device)
+                # Affine maps give NCHW; the copy back is of bytes, and none where the layout has stayed.
+                rows = changed.permute(0, 2, 3, 1).contiguous()
             images = torch.mul(rows, self._scale).add_(self._shift).permute(0, 3, 1, 2)
             yield images, labels[part] if order is None else labels[order[part]]

@@ -125,9 +125,10 @@ def test_what_is_missing_is_black_if_nothing_else_is_asked_for(name, options, ge
 
 BAD_P = [(name, {"p": p}, f"p is {p}, expected a probability between 0 and 1") for name in WITH_P for p in (-0.1, 1.5)]
 BAD_FILL = [
-    (name, {"fill": fill}, f"fill is {re.escape(str(fill))}, expected 3 numbers from 0 to 255, one per channel")
+    (name, {"fill": fill}, f"fill is {re.escape(repr(fill))}, expected 3 numbers from 0 to 255, one per channel")
     for name in ("random_cutout", "random_affine")
-    for fill in ((0,), (0, 0, 0, 0), (0, 256, 0), (0, 0, -1))
+    for fill in ((0,), (0, 0, 0, 0), (0, 256, 0), (0, 0, -1), 0, (0.49, 0.48, 0.45), (0, float("nan"), 0))
+    for fill in (fill, torch.tensor(fill))
 ]
 
 
@@ -188,3 +189,26 @@ def test_affine_draws_within_its_ranges(generator, monkeypatch):
     assert (shares.amin(1) < 0.02).all() and (shares.amax(1) > 0.98).all()
     assert torch.corrcoef(values).fill_diagonal_(0).abs().max() < 0.1  # each drawn apart
     assert fill == FILL
+
+
+@pytest.mark.parametrize("name", ["random_crop", *WITH_P])
+@pytest.mark.parametrize(
+    "change", [lambda images: images / 255, lambda images: images[0], lambda images: images.numpy()]
+)
+def test_other_images_are_refused(change, name, generator):
+    with pytest.raises(ValueError, match=r"^images: .*expected torch\.uint8 in 0…255 of shape N×3×H×W"):
+        getattr(augment, name)(change(noise(2, 8, 8, generator)), generator)
+
+
+@pytest.mark.parametrize("fill", [(0, 0, 0), FILL, torch.zeros(3), torch.tensor(FILL), COLOR.flatten()])
+def test_colours_from_0_to_255(fill, generator):
+    for _ in range(2):  # a tensor is looked at the first time
+        cut = augment.random_cutout(noise(4, 8, 8, generator), generator, size=40, fill=fill, p=1)
+        assert torch.equal(cut[0, :, 0, 0], torch.as_tensor(fill).round().byte())
+
+
+@pytest.mark.parametrize("side", [28, 48, 64])
+@pytest.mark.parametrize("name", ["random_crop", *WITH_P])
+def test_size_of_the_images_stays(name, side, generator):
+    images = noise(4, side, side, generator)
+    assert getattr(augment, name)(images, generator).shape == images.shape

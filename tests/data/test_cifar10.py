@@ -208,6 +208,25 @@ def test_whole_file_that_was_not_unpacked_yet(host, tmp_path):
     assert holds_the_pictures(tmp_path) and other.ranges == []
 
 
+def test_archive_that_was_put_there_by_hand(host, tmp_path):
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(ARCHIVE)
+    other = host(send)
+    fetch(tmp_path, other.url)
+    assert other.ranges == [] and (tmp_path / BATCHES / "data_batch_1").read_bytes() == PICTURES
+    assert (tmp_path / "cifar-10-python.tar.gz").read_bytes() == ARCHIVE  # it is not ours to delete
+
+
+def test_half_an_archive_that_was_put_there_by_hand(host, tmp_path):
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(ARCHIVE[:1000])
+    with pytest.raises(
+        ConnectionError, match=rf"python.tar.gz: is not the whole archive, which has {len(ARCHIVE):,} b"
+    ):
+        fetch(tmp_path, host(FAILS["404"][0]).url)
+    fetch(tmp_path, host(send).url)
+    assert (tmp_path / BATCHES / "data_batch_1").read_bytes() == PICTURES
+    assert (tmp_path / "cifar-10-python.tar.gz").stat().st_size == 1000
+
+
 def test_wrong_beginning_is_not_kept(host, tmp_path):
     (tmp_path / "cifar-10-python.tar.gz.part").write_bytes(b"other")
     fetch(tmp_path, host(send).url, host(send).url)

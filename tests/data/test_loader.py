@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from course_utils.data.loader import CIFAR10_CLASSES, channel_statistics
 BATCHES = "cifar-10-batches-py"
 
 
-def noise(n: int = 1) -> np.ndarray:
-    return np.random.default_rng(n).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+def noise(n: int = 1, side: int = 32) -> np.ndarray:
+    return np.random.default_rng(n).integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
 
 def plain(n: int, level: int) -> np.ndarray:
@@ -112,9 +113,15 @@ class Bomb:
 def test_damaged_batches_are_refused_before_they_are_unpickled(name, tmp_path, monkeypatch):
     write_batches(tmp_path, noise(25), monkeypatch)
     (tmp_path / BATCHES / name).write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
-    with pytest.raises(ValueError, match=f"{BATCHES}: a file is missing or damaged"):
+    refused = pytest.raises(
+        ValueError, match=rf"{BATCHES}: a file is missing or damaged; delete .*unpack .*cifar10'\) f"
+    )
+    with refused:
         load_images(tmp_path)
     assert not (tmp_path / "exploded").exists()
+    (tmp_path / BATCHES / name).unlink()  # half unpacked
+    with refused:
+        load_images(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["png", "PNG", "jpg", "jpeg"])
@@ -137,12 +144,49 @@ def test_a_copy_of_cifar10_is_called_one(suffix, name, tmp_path):
     assert load_images(write_folder(tmp_path, None, CIFAR10_CLASSES, suffix))[0].name == name
 
 
+@pytest.mark.parametrize("name", ["CIFAR-10", "CIFAR-10 (JPEG)", "shapes"])
+def test_other_images_never_bear_the_name_of_known_ones(name, tmp_path):
+    assert load_images(write_folder(tmp_path / name))[0].name == f"folder {name}"
+    larger = write_folder(tmp_path / "larger" / name, noise(50, 48), CIFAR10_CLASSES)
+    assert load_images(larger)[0].name == f"folder {name}"
+
+
+@pytest.mark.parametrize("count", [2, 3, 100])
+def test_number_of_classes_is_the_folders(count, tmp_path):
+    train, test = load_images(write_folder(tmp_path / "many", classes=[f"{i:02d}" for i in range(count)]))
+    assert len(train.classes) == len(test.classes) == count
+    assert train.labels.bincount().tolist() == [3] * count and test.labels.bincount().tolist() == [2] * count
+
+
+@pytest.mark.parametrize("side", [28, 32, 48, 64])
+def test_images_of_another_size_and_gray_ones(side, tmp_path):
+    colours = load_images(write_folder(tmp_path / "colours", noise(10, side)))[0]
+    assert colours.images.shape == (6, 3, side, side)
+    for mode in ("L", "1"):
+        gray = [Image.fromarray(pixels).convert(mode) for pixels in noise(10, side)]
+        folder = write_folder(tmp_path / mode, map(np.asarray, gray))
+        images = load_images(folder)[0].images
+        expected = np.stack([255 * np.asarray(each) if mode == "1" else np.asarray(each) for each in gray])
+        assert images.shape == (6, 3, side, side) and torch.equal(images, images[:, :1].expand_as(images))
+        assert torch.equal(images[5, 0], torch.from_numpy(expected[0]))  # cat, c was written first
+
+
 def test_real_images(real_images):
     train, test = load_images(real_images)
     assert (len(train), len(test), train.name) == (50_000, 10_000, "CIFAR-10 (JPEG)")
     assert train.classes == test.classes == CIFAR10_CLASSES
     assert_close(test.mean, torch.tensor([0.4913, 0.4821, 0.4465]), rtol=0, atol=5e-5)
     assert_close(test.std, torch.tensor([0.2452, 0.2428, 0.2606]), rtol=0, atol=5e-5)
+
+
+OTHER = {  # folders that are not CIFAR-10: what writes them
+    "other classes": lambda folder: write_folder(folder, plain(10, 1)),
+    "CIFAR-100": lambda folder: write_folder(folder, classes=[*CIFAR10_CLASSES, "apple"]),
+    "larger images": lambda folder: write_folder(folder, noise(50, 48), CIFAR10_CLASSES),
+    "a lonely test folder": lambda folder: (folder / "test").mkdir(parents=True),
+    "an empty folder": lambda folder: folder.mkdir(parents=True),
+    "a file": lambda folder: (folder.parent.mkdir(parents=True, exist_ok=True), folder.touch()),
+}
 
 
 @pytest.mark.parametrize(
@@ -154,6 +198,9 @@ def test_real_images(real_images):
         (["cifar10-b", f"cifar10-a/{BATCHES}"], 1),
         (["", BATCHES], 1),
         (["cifar10", BATCHES], 1),
+        ([f"cifar-10-python/{BATCHES}"], 0),  # as Windows unpacks the archive
+        ([f"{BATCHES}/{BATCHES}"], 0),  # unpacked into a folder of its name
+        (["cifar-10-images"], 0),
         (["other", "pets/cifar10"], 99),
         ([], 99),
     ],
@@ -163,10 +210,21 @@ def test_where_cifar10_is_searched(places, expected, root, monkeypatch):
         if place.endswith(BATCHES):
             write_batches((root / place).parent, plain(25, level), monkeypatch)
         else:
-            write_folder(root / place, plain(10, level))
+            write_folder(root / place, plain(50, level), CIFAR10_CLASSES)
     root.mkdir(exist_ok=True)
     (root / "cifar10-0.tar.xz").touch()
     assert load_images("cifar10")[0].images.unique().tolist() == [expected]
+
+
+@pytest.mark.parametrize("place", ["", "cifar10", "cifar10-a", "cifar100"])
+@pytest.mark.parametrize("other", OTHER)
+def test_cifar10_is_no_other_images(other, place, root):
+    if not (place == "" and other == "a file"):
+        OTHER[other](root / place)
+    assert load_images("cifar10")[0].images.unique().tolist() == [99]  # downloaded
+    shutil.rmtree(root / BATCHES)
+    write_folder(root / "cifar10-jpeg", plain(50, 7), CIFAR10_CLASSES)
+    assert load_images("cifar10")[0].images.unique().tolist() == [7]
 
 
 @pytest.mark.parametrize("kept", [None, 0.5, 0])
@@ -233,8 +291,8 @@ def patch(offset: int, number: int):
     return change
 
 
-def link_back(file: Path) -> None:
-    (file.parent / "loop").symlink_to("..", target_is_directory=True)
+def link_back(to: str):
+    return lambda file: (file.parent / "loop").symlink_to(to, target_is_directory=True)
 
 
 def link_to_itself(file: Path) -> None:
@@ -247,14 +305,16 @@ def cut_jpeg(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-500])
 
 
+SAME = "expected a square PNG or JPEG in mode RGB or L (gray) of 32×32 pixels, as the first image has"
 EXPECTED = "expected train/ and test/ with one folder of .png, .jpg, .jpeg files per class in each"
 FILE = "test/ant/b.png"
 FAULTS = {  # what students' folders hold: how it comes there, the file that is named, what is said of it
     "a text file named .png": (lambda file: file.write_text("no image"), FILE, "cannot be read as an image"),
     "a truncated image": (cut_jpeg, FILE, "cannot be read as an image"),
-    "a 16-bit image": (save(mode="I;16"), FILE, "in mode I;16, expected a PNG or JPEG of 32×32 pixels"),
-    "a grayscale image": (save(mode="L"), FILE, "in mode L, expected a PNG or JPEG of 32×32 pixels"),
-    "a loop of symbolic links": (link_back, "test/ant/loop/ant", "is the same file as"),
+    "a 16-bit image": (save(mode="I;16"), FILE, f"in mode I;16, {SAME}"),
+    "a link to a folder above": (link_back(".."), "test/ant/loop", "is a link that leads back to"),
+    "a link to a folder higher up": (link_back("../../../.."), "test/ant/loop", "is a link that leads back to"),
+    "a link to the folder itself": (link_back("."), "test/ant/loop", "is a link that leads back to"),
     "a link to itself": (link_to_itself, FILE, "cannot be read"),
 }
 
@@ -274,14 +334,22 @@ def fault(name: str):
         ("train/*", remove, FileNotFoundError, "train", EXPECTED),
         ("test/ant", remove, ValueError, "test", "no folder for ant, the other split has one"),
         ("train/cat", remove, ValueError, "train", "no folder for cat, the other split has one"),
-        ("test/cat/*", remove, FileNotFoundError, "test", "classes cat."),
+        ("test/cat/*", remove, FileNotFoundError, "test", "no images of cat;"),
+        ("*/cat", remove, ValueError, "train", "one class, ant, expected at least 2"),
         ("test/cat/*", remove, FileNotFoundError, "test", EXPECTED),
         (FILE, patch(8, 12), ValueError, FILE, "cannot be read as an image"),
         (FILE, patch(33, 99), ValueError, FILE, "cannot be read as an image"),
-        (FILE, save(size=(64, 32)), ValueError, FILE, "has 64×32 pixels in mode RGB, expected a PNG or"),
-        (FILE, save(size=(31, 31)), ValueError, FILE, "has 31×31 pixels in mode RGB, expected a PNG"),
+        (FILE, save(size=(64, 32)), ValueError, FILE, f"has 64×32 pixels in mode RGB, {SAME}"),
+        (FILE, save(size=(31, 31)), ValueError, FILE, f"has 31×31 pixels in mode RGB, {SAME}"),
+        (
+            "*/*/*",
+            save(size=(64, 32)),
+            ValueError,
+            "train/ant/a.png",
+            "64×32 pixels in mode RGB, expected a square PNG",
+        ),
         *map(fault, FAULTS),
-        (FILE, save(mode="RGBA"), ValueError, FILE, "in mode RGBA, expected a PNG or JPEG of 32×32 pixels"),
+        *((FILE, save(mode=mode), ValueError, FILE, f"in mode {mode}, {SAME}") for mode in ("RGBA", "P", "LA")),
     ],
 )
 def test_bad_folders_are_named(damaged, damage, error, named, message, pets):
@@ -299,9 +367,37 @@ def test_huge_images_are_named(pets, monkeypatch):
         load_images(pets)
 
 
-def test_unknown_data_set():
-    with pytest.raises(ValueError, match="'cifar11', expected 'cifar10', 'shapes' or an existing folder"):
-        load_images("cifar11")
+def test_what_is_hidden_does_not_count(pets):
+    before = load_images(pets)
+    copies = [(pets / "train" / "ant" / name, pets / "train" / name) for name in (".ipynb_checkpoints", "__MACOSX")]
+    for inside, beside in copies:
+        shutil.copytree(pets / "test" / "ant", inside)
+        shutil.copytree(pets / "test" / "ant", beside)
+    (pets / "test" / ".ipynb_checkpoints").mkdir()
+    (pets / "test" / "cat" / "._a.png").write_bytes(b"resource fork")
+    (pets / "test" / "cat" / "Thumbs.db").touch()
+    for part, expected in zip(load_images(pets), before, strict=True):
+        assert part.classes == ("ant", "cat") and torch.equal(part.images, expected.images)
+
+
+def test_linked_images_count_like_others(pets, tmp_path):
+    before = load_images(pets)[1].images
+    (tmp_path / "linked" / "test").mkdir(parents=True)
+    (tmp_path / "linked" / "train").symlink_to(pets / "train", target_is_directory=True)
+    (tmp_path / "linked" / "test" / "ant").symlink_to(pets / "test" / "ant", target_is_directory=True)
+    (tmp_path / "linked" / "test" / "cat" / "deep").mkdir(parents=True)
+    (tmp_path / "linked" / "test" / "cat" / "deep" / "a.png").symlink_to(pets / "test" / "cat" / "a.png")
+    (tmp_path / "linked" / "test" / "cat" / "deep" / "b.png").hardlink_to(pets / "test" / "cat" / "b.png")
+    (tmp_path / "linked" / "test" / "cat" / "deep" / "c.png").hardlink_to(pets / "test" / "cat" / "b.png")
+    images = load_images(tmp_path / "linked")[1].images
+    assert torch.equal(images[:4], before) and torch.equal(images[4], before[3])
+
+
+@pytest.mark.parametrize("dataset", ["cifar11", "", None, 5, True, ["shapes"]])
+def test_unknown_data_set(dataset):
+    message = f"unknown data set {dataset!r}, expected 'cifar10', 'shapes' or an existing folder"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_images(dataset)
 
 
 def test_channel_statistics_match_torch():
@@ -332,8 +428,8 @@ def test_split(ten):
         assert torch.equal(held_out.images, ten.images[held_out.labels])
     first, again, *others = (held_out.labels.tolist() for _, held_out in drawn)
     assert first == again and first not in others
-    for held_out in (-1, 0, 10, 11):
-        with pytest.raises(ValueError, match=f"held_out is {held_out}, expected 1 to 9, for 10 images"):
+    for held_out in (-1, 0, 10, 11, 2.5):
+        with pytest.raises(ValueError, match=f"held_out is {held_out}, expected a whole number from 1 to 9, for 10 im"):
             split(ten, held_out, Generator())
 
 
@@ -385,10 +481,13 @@ def test_augmented_batches_are_channels_last(name, ten, generator):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(batch_size=0), "batch_size is 0, expected 1 to 10, the number of images"),
-        (dict(batch_size=11), "batch_size is 11, expected 1 to 10, the number of images"),
+        *(
+            (dict(batch_size=size), f"batch_size is {size!r}, expected a whole number from 1 to 10, the number of imag")
+            for size in (0, -4, 11, 2.5, "4", True, None)
+        ),
         (dict(batch_size=4, shuffle=True), r"expected a torch\.Generator as generator="),
         (dict(batch_size=4, augment=augment.random_hflip), r"expected a torch\.Generator as generator="),
+        (dict(batch_size=4, shuffle=True, generator=0), r"expected a torch\.Generator as generator="),
     ],
 )
 def test_impossible_loaders_are_refused(options, message, ten):
@@ -402,3 +501,50 @@ def test_augmenting_in_place_leaves_the_set_alone(ten, generator):
         for _ in BatchLoader(ten, 4, shuffle=shuffle, augment=lambda x, g: x.zero_(), generator=generator):
             pass
         assert torch.equal(ten.images, before)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(("batch_size", "sizes"), [(np.int64(4), [4, 4]), (5, [5, 5]), (10, [10]), (1, [1] * 10)])
+def test_last_batch_can_be_left_out(batch_size, sizes, shuffle, ten, generator):
+    loader = BatchLoader(ten, batch_size, shuffle=shuffle, generator=generator, drop_last=True)
+    expected = torch.utils.data.DataLoader(range(10), int(batch_size), drop_last=True)
+    assert len(loader) == len(expected) and [len(labels) for _, labels in loader] == sizes
+    other = BatchLoader(ten, batch_size, shuffle=shuffle, generator=generator)
+    assert loader.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda images: images / 255, r"torch.float32 of shape (4, 3, 32, 32) on cpu"),
+        (lambda images: images.long(), r"torch.int64 of shape (4, 3, 32, 32) on cpu"),
+        (lambda images: images[:2], r"torch.uint8 of shape (2, 3, 32, 32) on cpu"),
+        (lambda images: images[:, :1], r"torch.uint8 of shape (4, 1, 32, 32) on cpu"),
+        (lambda images: images.flatten(1), r"torch.uint8 of shape (4, 3072) on cpu"),
+        (lambda images: images.to("meta"), r"torch.uint8 of shape (4, 3, 32, 32) on meta"),
+        (lambda images: images.numpy(), "ndarray"),
+        (lambda images: (images, None), "tuple"),
+        (lambda images: None, "NoneType"),
+    ],
+)
+def test_augmentation_that_returns_something_else(change, found, ten, generator):
+    def policy(images, generator):
+        return change(images)
+
+    expected = f"what augment = policy returns: {found}, expected torch.uint8 in 0…255 of shape 4×3×H×W on cpu"
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        next(iter(BatchLoader(ten, 4, augment=policy, generator=generator)))
+
+
+@pytest.mark.parametrize("change", [lambda images: images / 255, lambda images: images[:, 0], lambda images: [images]])
+def test_sets_of_other_images_are_refused(change, ten):
+    with pytest.raises(ValueError, match=r"^images: .*expected torch\.uint8 in 0…255 of shape N×3×H×W"):
+        data.replace(ten, images=change(ten.images))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda labels: labels[:4], lambda labels: labels.int(), lambda labels: labels[None]]
+)
+def test_sets_with_other_labels_are_refused(change, ten):
+    with pytest.raises(ValueError, match=r"labels are torch.*expected torch\.int64, one for each of 10 images"):
+        data.replace(ten, labels=change(ten.labels))

@@ -25,11 +25,11 @@ def edit(file: Path, path: tuple, value) -> None:
 
 BAD_JOBS = [
     (dict(seed=1.5), "seed is 1.5, expected a whole number"),
-    (dict(seed=-1), "seed is -1, expected a whole number, from 0"),
+    (dict(seed=-1), "seed is -1, expected a whole number from 0"),
     (dict(seed=None), "seed is None, expected a whole number"),
-    (dict(batch_size="128"), "batch_size is '128', expected a whole number, at least 1"),
-    (dict(batch_size=0), "batch_size is 0, expected a whole number, at least 1"),
-    (dict(held_out=-1), "held_out is -1, expected a whole number, at least 0"),
+    (dict(batch_size="128"), "batch_size is '128', expected a whole number of at least 1"),
+    (dict(batch_size=0), "batch_size is 0, expected a whole number of at least 1"),
+    (dict(held_out=-1), "held_out is -1, expected a whole number of at least 0"),
     (dict(follow="no"), "follow is 'no', expected True or False"),
     (dict(norm=False), "unknown norm False, expected one of batch, layer, group, none"),
     (dict(network=None), "network is None, expected a name"),

@@ -109,7 +109,7 @@ NO_JOBS = {
     "- {norm: batch": "",  # not closed
     "- norm: batch": "network",  # nothing says which
     "- {network: S8Net46k, epochs: 0}": "epochs is 0",
-    "- {network: S8Net46k, lr: 1e-3}": "lr is '1e-3', expected a number, above 0",
+    "- {network: S8Net46k, lr: 1e-3}": "lr is '1e-3', expected a number above 0",
     "- {network: S8Net46k, lr: [0.1, 1e-3]}": "for a text: write 1.0e-3",
     "- {network: S8Net46k, lr: 2.5E3}": "for a text: write 2.5e+3",
     "- {network: S8Net46k, options: {dropout: 1e-1}}": "for a text: write 1.0e-1",

@@ -305,9 +305,9 @@ def test_precision_is_that_of_the_weights():
 @pytest.mark.parametrize(
     "images, batch_size, message",
     [
-        (0, 8, "images is 0, expected a number, at least 1"),
+        (0, 8, "images is 0, expected a number of at least 1"),
         (-5, 8, "images is -5"),
-        (10, 0, "batch_size is 0, expected a whole number, at least 1"),
+        (10, 0, "batch_size is 0, expected a whole number of at least 1"),
         (10, -4, "batch_size is -4"),
         (10, 2.5, "batch_size is 2.5, expected a whole number"),
         (10, "8", "batch_size is '8', expected a whole number"),
