@@ -1,10 +1,13 @@
 """The versions of the packages, and what a notebook prints about where it runs."""
 
+import builtins
 import platform
 import sys
 import tomllib
 from importlib import metadata
+from typing import Any
 
+import matplotlib
 import torch
 from packaging.requirements import Requirement
 
@@ -57,3 +60,10 @@ def describe_session(device: torch.device) -> None:
     print(f"{precision.name}: {precision.reason}")
     if "google.colab" in sys.modules and device.type == "cpu":
         print("A GPU is ten times as fast: Runtime, Change runtime type, T4 GPU; then run all cells from the top")
+
+
+def show_figures() -> None:
+    """Show figures in a notebook also where the environment has MPLBACKEND=Agg, which would silently drop them."""
+    shell: Any = getattr(builtins, "get_ipython", lambda: None)()
+    if hasattr(shell, "kernel") and matplotlib.get_backend().lower() == "agg":
+        shell.run_line_magic("matplotlib", "inline")

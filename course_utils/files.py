@@ -37,11 +37,21 @@ def write_whole(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def checkpoint_file(where: str | None, name: str, drive: Path = Path("/content/drive/MyDrive")) -> Path | None:
-    """The file for the checkpoints of the run `name`, for `fit`; None for no checkpoints.
+def checkpoint_file(where: str | Path | None, name: str, drive: Path = Path("/content/drive/MyDrive")) -> Path | None:
+    """The file for the checkpoints of the run `name`, for `fit`, in a folder that is there; None for no checkpoints.
 
     `where`: `"drive"`, a folder of Google Drive where it is mounted, and else none; a folder; or None.
+    Raises `ValueError` for anything else, and for a folder that cannot be made.
     """
     if where == "drive":
-        return drive / "course" / f"{name}.checkpoint" if drive.is_dir() else None
-    return Path(where).expanduser() / f"{name}.checkpoint" if where else None
+        where = drive / "course" if drive.is_dir() else None
+    if where is None or where == "":
+        return None
+    if not isinstance(where, str | Path):
+        raise ValueError(f"checkpoints is {where!r}, expected 'drive', a folder or None")
+    folder = Path(where).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"checkpoints is {str(where)!r}, expected a folder: it cannot be made ({error})") from error
+    return folder / f"{name}.checkpoint"

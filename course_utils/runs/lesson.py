@@ -9,14 +9,15 @@ import pandas as pd
 from torch import nn
 
 from course_utils.analysis.predictions import Predictions, predict
-from course_utils.checks import one_of
+from course_utils.checks import one_of, whole_number
 from course_utils.data import Augment, BatchLoader, ImageSet, load_images, split
 from course_utils.device import pick_device, seed_everything
-from course_utils.environment import describe_session
+from course_utils.environment import describe_session, show_figures
 from course_utils.files import checkpoint_file
 from course_utils.networks import make_network
 from course_utils.networks.layers import norm_of
 from course_utils.runs.bands import compare_with_band
+from course_utils.runs.parameters import check_data, check_images, check_networks, make_for
 from course_utils.runs.reference import accuracy_table, load_lesson, load_reference, reference_network
 from course_utils.runs.run import Job, Run
 from course_utils.training import History, Recipe, fit, minutes_to_train
@@ -49,42 +50,38 @@ class Lesson:
 
     def __post_init__(self):
         one_of(self.run, "run", ("train", "reference", "recorded"))
+        self.epochs, self.batch_size = (whole_number(getattr(self, name), name, 1) for name in ("epochs", "batch_size"))
+        self.seed = whole_number(self.seed, "seed", 0, 2**63 - 1)
+        check_networks(self.session, self.networks)
         self._recorded = {"runs": {}, "studies": {}} if self.run == "train" else load_lesson(self.session)
         known = sorted({run.job.network for run in self._recorded["runs"].values()})
         if self.run != "train" and (unknown := set(self.networks) - set(known)):
             missing = f"there is no recorded run of {', '.join(sorted(unknown))} in {self.session}"
             raise ValueError(f"{missing}, expected {' or '.join(known)}; with run = 'train' it is trained")
-        self._short_epochs = max(1, self.epochs // 5)
-        self.device = pick_device()
+        self._data = next((run.data for run in self._recorded["runs"].values()), None)
+        self._short_epochs, self.device = max(1, self.epochs // 5), pick_device()
         describe_session(self.device)
+        show_figures()
+        checkpoint_file(self.checkpoints if self.run == "train" else None, self.session)  # refuses what is no folder
 
     def load(self) -> tuple[ImageSet, ImageSet, ImageSet]:
         """The images to train on, to validate on (a tenth, drawn by the seed) and to test on; prints how many."""
         generator = seed_everything(self.seed)
         images, test = load_images(self.dataset)
-        if self._recorded["runs"]:
-            self._refuse_other_data(test.name)
-        size, count = self.train_size, len(images)
-        if size is not None and not 10 <= size <= count:
-            raise ValueError(f"train_size is {size}, expected 10 to {count}, the number of images, or None")
-        if size is not None and size < count:
-            images = split(images, size, generator)[1]
+        check_data(self.dataset, test.name, self._data or test.name)
+        size = whole_number(len(images), f"the number of training images in {images.name}", 10)
+        if self.train_size is not None:
+            self.train_size = whole_number(self.train_size, "train_size", 10, size, ", the number of images, or None")
+            images = images if self.train_size == size else split(images, self.train_size, generator)[1]
         train, val = (part.to(self.device) for part in split(images, len(images) // 10, generator))
+        if self.run == "train":
+            whole_number(self.batch_size, "batch_size", 1, len(train), ", the number of images to train on")
+            check_images(self.session, self.networks, train.images)
         self._train, self._test = train, test
         self._part = train[: min(10_000, len(train) // 4)]  # for the short studies
         self._val_batches = BatchLoader(val, min(1000, len(val)))
         print(f"{train.name}: {len(train):,} images to train on, {len(val):,} to validate on, {len(test):,} to test on")
         return train, val, test
-
-    def _refuse_other_data(self, name: str) -> None:
-        """Another copy of the recorded images may stand in for them, which is said; other images may not."""
-        (recorded,) = {run.data for run in self._recorded["runs"].values()}
-        if name.partition(" (")[0] != recorded.partition(" (")[0]:
-            only = f"there are recorded runs on {recorded} alone"
-            remedy = "name a folder with these images, or set run = 'train'"
-            raise ValueError(f"dataset = {str(self.dataset)!r} is {name}, and {only}: {remedy}")
-        if name != recorded:
-            print(f"the recorded runs and their accuracies are on {recorded}; the images shown are {name}")
 
     def print_minutes(self, model: nn.Module, *, trainings: int, studies: int) -> None:
         """Print about how long all trainings and short studies take, measured with `model` on noise."""
@@ -113,8 +110,7 @@ class Lesson:
         `reference_epochs`: take the reference run of so many epochs, for networks that are compared at equal length.
         """
         if self.run == "reference":
-            (data,) = {run.data for run in self._recorded["runs"].values()}
-            self.runs[name] = load_reference(network, norm, data=data, epochs=reference_epochs)
+            self.runs[name] = load_reference(network, norm, data=self._data, epochs=reference_epochs)
             return reference_network(self.runs[name]).to(self.device)
         generator = seed_everything(self.seed, self.device)
         model = make_network(network, norm=norm, num_classes=len(self._train.classes)).to(self.device)
@@ -131,15 +127,18 @@ class Lesson:
         return model
 
     def study(
-        self, name: str, make: Callable[[], nn.Module], recipe: Recipe, augment: Augment, batch_size: int | None = None
+        self, name: str, make: Callable[..., nn.Module], recipe: Recipe, augment: Augment, batch_size: int | None = None
     ) -> History:
         """A short training of `make()`: a quarter of the images, at most 10,000, for a fifth of the epochs.
 
-        The learning rate is in proportion to the batch size. `studies[name]` is its run. With recorded runs the one of
-        that name is returned, and `ValueError` raised where there is none.
+        `make` is given the `num_classes` of the images where it takes that. The learning rate is in proportion to the
+        batch size. `studies[name]` is its run; with recorded runs it is the one of that name, and `ValueError` is
+        raised where there is none.
         """
         generator = seed_everything(self.seed, self.device)
-        model = make().to(self.device)  # also where it is not trained: what later cells draw does not depend on `run`
+        model = make_for(make, len(self._train.classes)).to(
+            self.device
+        )  # also where it is not trained: what later cells draw does not depend on `run`
         if self.run != "train":
             self.studies[name] = self._recorded_run("studies", name)
             return self.studies[name].history
@@ -177,7 +176,8 @@ class Lesson:
         """The record: the notebook's parameters, its runs and its studies, in JSON's types."""
         runs, studies = ({name: run.to_dict() for name, run in part.items()} for part in (self.runs, self.studies))
         names = ("networks", "dataset", "run", "epochs", "batch_size", "seed", "train_size")
-        return {"parameters": {name: getattr(self, name) for name in names}, "runs": runs, "studies": studies}
+        parameters = {name: getattr(self, name) for name in names} | {"dataset": str(self.dataset)}
+        return {"parameters": parameters, "runs": runs, "studies": studies}
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
         seconds = sum(run.history.seconds for run in [*self.runs.values(), *self.studies.values()])

@@ -2,21 +2,26 @@
 
 import ast
 import json
+import re
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from course_utils.data import BatchLoader, split
-from course_utils.data.augment import random_hflip
+from course_utils.data.augment import random_crop, random_hflip
+from course_utils.data.shapes import make_shapes
 from course_utils.device import seed_everything
-from course_utils.networks import make_network
+from course_utils.networks import NETWORKS, S8Net46k, make_network
 from course_utils.networks.layers import NORMS, make_norm, norm_of
 from course_utils.runs import lesson as lesson_module
 from course_utils.runs.lesson import MIME, Lesson
+from course_utils.runs.parameters import check_images
 from course_utils.runs.reference import SESSIONS, load_lesson
 from course_utils.runs.run import Run, write_record
 from course_utils.training import Recipe, evaluate, fit
@@ -69,13 +74,128 @@ def test_images_are_drawn_by_the_seed(shapes, capsys):
 
 @pytest.mark.parametrize("size, seen", [(None, 9000), (10_000, 9000), (10, 9)])
 def test_train_size_at_its_ends(size, seen):
-    assert len(Lesson("S8", ["S8Net31k"], **KNOBS | dict(train_size=size)).load()[0]) == seen
+    assert len(Lesson("S8", ["S8Net31k"], **KNOBS | dict(train_size=size, batch_size=9)).load()[0]) == seen
 
 
-@pytest.mark.parametrize("size", [9, 0, -1, 10_001])
-def test_train_size_that_cannot_be(size):
-    with pytest.raises(ValueError, match=f"train_size is {size}, expected 10 to 10000, the number of images, or None"):
-        started(train_size=size)
+IMPOSSIBLE = {
+    "epochs": (["2", 2.5, 0, -1, True, None], "a whole number of at least 1"),
+    "batch_size": (
+        ["32", 2.5, 0, -4, True, None, 361, 2**40],
+        "a whole number (of at least 1|from 1 to 360, the number o)",
+    ),
+    "seed": (["1", 0.5, -1, 2**70, True, None], f"a whole number from 0 to {2**63 - 1}"),
+    "train_size": (
+        [9, 0, -1, 10_001, 0.1, 300.0, "300", True],
+        "a whole number from 10 to 10000, the number of images, or N",
+    ),
+    "run": ([None, "refernce", True, ["train"]], "one of train, reference, recorded"),
+    "dataset": (["shape", "", 5], "'cifar10', 'shapes' or an existing folder"),
+    "checkpoints": ([5, True], "'drive', a folder or None"),
+}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, (values, _) in IMPOSSIBLE.items() for value in values])
+def test_knobs_that_cannot_be(name, value, nothing_trains):
+    known_as = {"dataset": "unknown data set ", "run": "unknown run "}.get(name, f"{name} is ")
+    with pytest.raises(ValueError, match=rf"^{known_as}{re.escape(repr(value))}, expected {IMPOSSIBLE[name][1]}"):
+        started(**{name: value})
+
+
+LEGAL = [dict(epochs=1, seed=0, batch_size=90, train_size=100), dict(epochs=10**6, seed=2**63 - 1, train_size=100)]
+LEGAL += [dict(batch_size=np.int64(1), epochs=np.int32(2), seed=np.uint8(3), train_size=np.int64(10))]
+
+
+@pytest.mark.parametrize("knobs", LEGAL, ids=str)
+def test_knobs_at_their_ends(knobs, short, tmp_path):
+    lesson = started(checkpoints=tmp_path, **knobs)
+    lesson.train("a", "S8Net31k", Recipe(**ONE), random_hflip)
+    lesson.study("b", partial(make_network, "S8Net31k"), Recipe(**ONE), plain, batch_size=512)
+    assert json.loads(json.dumps(lesson.to_dict()))["parameters"] == KNOBS | knobs | dict(networks=["S8Net31k"])
+
+
+def write_images(folder: Path, classes: int, side: int, mode: str = "RGB", per_class: int = 12) -> str:
+    """Drawn shapes, of another size and kind."""
+    images, labels = make_shapes(10 * per_class, seed=0)
+    for label in range(classes):
+        for part in ("train", "test"):
+            (folder / part / str(label)).mkdir(parents=True)
+            for index in (labels == label).nonzero().flatten().tolist():
+                image = Image.fromarray(images[index].permute(1, 2, 0).numpy()).resize((side, side)).convert(mode)
+                image.save(folder / part / str(label) / f"{index}.png")
+    return str(folder)
+
+
+@pytest.mark.parametrize("classes, side, mode", [(2, 28, "L"), (3, 32, "RGB"), (3, 48, "RGB"), (10, 64, "L")])
+def test_any_folder_of_images(classes, side, mode, short, tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    knobs = dict(dataset=write_images(tmp_path / "pets", classes, side, mode), train_size=None, batch_size=8)
+    lesson = started(["S8Net46k"], **knobs)
+    lesson.print_minutes(make_network("S8Net46k"), trainings=1, studies=1)
+    model = lesson.train("a", "S8Net46k", RECIPE, random_crop)
+    makes = [partial(make_network, "S8Net46k"), S8Net46k, partial(S8Net46k, dropout=0.1)]
+    makes += [lambda: make_network("S8Net46k", num_classes=classes)]
+    for index, make in enumerate(makes):
+        lesson.study(str(index), make, RECIPE, plain)
+        assert lesson.studies[str(index)].num_classes == classes
+    assert lesson.test({"a": model})["a"].probabilities.shape == (12 * classes, classes)
+    assert lesson.to_dict()["runs"]["a"]["num_classes"] == classes
+
+
+FITS = {(name, side): True for name in NETWORKS for side in (28, 32, 48, 64)}
+FITS |= {("S8Net31k", 28): False, ("S8Net38k", 28): False}
+FITS |= {(name, 64): False for name in ("S8Net31k", "S8Net38k", "S9Net85k")}
+
+
+@pytest.mark.parametrize("name, side", FITS)
+def test_images_fit_a_network_or_the_part_is_named(name, side):
+    images, state = torch.rand(2, 3, side, side), torch.get_rng_state()
+    try:
+        fits = make_network(name).eval()(images).shape == (2, 10)
+    except RuntimeError:
+        fits = False
+    assert fits == FITS[name, side]
+    torch.set_rng_state(state)
+    if fits:
+        check_images("S9", [name], images)
+    else:
+        with pytest.raises(
+            ValueError, match=f"images of {side}×{side} pixels do not fit {name}: its classifier cannot .*"
+        ):
+            check_images("S9", [name], images)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_images_that_do_not_fit_are_refused_before_a_training(tmp_path, monkeypatch, nothing_trains):
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    knobs = dict(dataset=write_images(tmp_path / "pets", 2, 28), train_size=None, batch_size=8)
+    with pytest.raises(ValueError, match=r"do not fit S8Net38k: its classifier cannot make one position of 6×6"):
+        started(["S8Net46k"], "S8_normalization", **knobs)  # whose last experiment trains it
+
+
+def test_a_handful_of_images_is_too_few(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    few = write_images(tmp_path / "pets", 3, 32, per_class=3)
+    with pytest.raises(
+        ValueError, match=r"number of training images in pets is 9, expected a whole number of at least 1"
+    ):
+        started(dataset=few, train_size=None)
+
+
+@pytest.mark.parametrize("name", ["S8Net31k", "S9Net85k"])
+def test_networks_that_a_session_cannot_use(name):
+    """S8 normalizes in 16 groups and trains S8Net38k too, as its cells say."""
+    expected = f"network is '{name}', expected one of S8Net46k, S8Net38k, S9Net180k: .* 16 groups"
+    with pytest.raises(ValueError, match=expected):
+        Lesson("S8_normalization", [name], **KNOBS)
+    sources = [cell.source for cell in nbformat.read(NOTEBOOKS / "S8_normalization.ipynb", as_version=4).cells]
+    assert any("for count in (1, 2, 4, 8, 16)" in source and "num_groups=count" in source for source in sources)
+    assert any("lesson.study" in source and "S8Net38k" in source for source in sources)
+
+
+@pytest.mark.parametrize("name", ["S8Net", None, S8Net46k, ["S8Net46k"]])
+def test_what_is_no_network(name):
+    with pytest.raises(ValueError, match=f"unknown network {re.escape(repr(name))}, expected one of S8Net46k"):
+        Lesson("S8", [name], **KNOBS)
 
 
 def test_training_is_that_written_out():
@@ -203,11 +323,6 @@ def test_another_copy_of_the_recorded_images_is_named(records, monkeypatch, shap
     monkeypatch.setattr(lesson_module, "load_images", lambda dataset: copy)
     started(run="reference")
     assert "accuracies are on shapes; the images shown are shapes (PNG)" in capsys.readouterr().out
-
-
-def test_unknown_mode():
-    with pytest.raises(ValueError, match="unknown run 'refernce', expected one of train, reference, recorded"):
-        Lesson("S8", ["S8Net31k"], **KNOBS | dict(run="refernce"))
 
 
 # What the committed notebooks offer

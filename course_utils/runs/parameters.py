@@ -1,0 +1,71 @@
+"""What a session's notebook can take as its networks and images; the rest is refused before anything is trained."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from course_utils.checks import one_of
+from course_utils.networks import NETWORKS, make_network
+
+# What the cells of a session do besides training the networks that are its parameters.
+MOST_GROUPS = {"S8_normalization": 16}  # to normalize in so many groups, which must divide all channels
+ALSO_TRAINED = {"S8_normalization": ["S8Net38k"]}
+
+
+def check_networks(session: str, names: Iterable[str]) -> None:
+    """Raise `ValueError` for what is no network of the course, and for one that the cells of `session` cannot use."""
+    groups = MOST_GROUPS.get(session, 1)
+    fitting = [name for name in NETWORKS if _takes_groups(name, groups)]
+    for name in names:
+        if one_of(name, "network", tuple(NETWORKS)) not in fitting:
+            reason = f"{session} normalizes in {groups} groups, which do not divide its channels"
+            raise ValueError(f"network is {name!r}, expected one of {', '.join(fitting)}: {reason}")
+
+
+def _takes_groups(name: str, count: int) -> bool:
+    try:
+        with torch.device("meta"):
+            make_network(name, norm="group", num_groups=count)
+    except ValueError:
+        return False
+    return True
+
+
+def check_images(session: str, names: Iterable[str], images: Tensor) -> None:
+    """Raise `ValueError` that names the part of a network for which `images` are too small or too large."""
+    for name in dict.fromkeys([*names, *ALSO_TRAINED.get(session, [])]):
+        with torch.device("meta"):
+            model, outputs = make_network(name).eval(), torch.empty(1, *images.shape[1:])
+        grids = [images.shape[2:]]
+        with suppress(RuntimeError):  # a window is larger than its input
+            for layers in model.children():  # features, classifier
+                outputs = layers(outputs)
+                grids.append(outputs.shape[2:])
+        if len(grids) < 3 or grids[2] != (1, 1):
+            part, grid = ("features", grids[0]) if len(grids) == 1 else ("classifier", grids[1])
+            size = "{}×{}".format(*images.shape[2:])
+            reason = "its {} cannot make one position of {}×{}".format(part, *grid)
+            raise ValueError(f"images of {size} pixels do not fit {name}: {reason}; images of 32×32 pixels fit")
+
+
+def check_data(dataset: str | Path, name: str, recorded: str) -> None:
+    """Another copy of the recorded images may stand in for them, which is printed; `ValueError` for other images."""
+    if name.partition(" (")[0] != recorded.partition(" (")[0]:
+        only = f"there are recorded runs on {recorded} alone"
+        remedy = "name a folder with these images, or set run = 'train'"
+        raise ValueError(f"dataset = {str(dataset)!r} is {name}, and {only}: {remedy}")
+    if name != recorded:
+        print(f"the recorded runs and their accuracies are on {recorded}; the images shown are {name}")
+
+
+def make_for(make: Callable[..., nn.Module], num_classes: int) -> nn.Module:
+    """What `make` gives, for so many classes where it takes `num_classes`."""
+    try:
+        inspect.signature(make).bind(num_classes=num_classes)
+    except TypeError:
+        return make()
+    return make(num_classes=num_classes)
