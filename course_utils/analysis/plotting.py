@@ -6,52 +6,34 @@ colours tell things apart, markers or line styles do so too.
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from course_utils.analysis.panels import grid, nothing, show
 from course_utils.analysis.predictions import Predictions
 from course_utils.data import ImageSet
+from course_utils.data.augment import refuse_other_images
 from course_utils.training import History
 
 COLORS = sns.color_palette("colorblind")
 
 
-def _grid(n: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    """A figure with `n` empty panels of `width×height` inches and no ticks; the others are switched off."""
-    if n < 1:
-        raise ValueError(f"there is nothing to draw: expected at least 1 panel, not {n}")
-    columns = min(n, columns)
-    rows = -(-n // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(columns * width, rows * height), squeeze=False, layout="constrained"
-    )
-    for index, ax in enumerate(axes.flat):
-        ax.set(xticks=[], yticks=[])
-        ax.set_visible(index < n)
-    plt.close(figure)  # returned, not shown: a notebook draws the figure once, as the cell's result
-    return figure, axes
-
-
-def _show(ax: Axes, image: Tensor) -> None:
-    """Draw a uint8 `3×H×W` image."""
-    ax.imshow(image.permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
-
-
-def plot_images(images: Tensor, titles: Sequence[str] | None = None, columns: int = 10) -> Figure:
+def plot_images(images: Tensor, titles: Sequence | None = None, columns: int = 10) -> Figure:
     """A grid of uint8 `N×3×H×W` images, each under its title."""
-    lines = max((title.count("\n") + 1 for title in titles or []), default=0)
-    figure, axes = _grid(len(images), columns, 1.1, 1.1 + 0.2 * lines)
-    for index, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
-        _show(ax, image)
-        if titles is not None:
-            ax.set_title(titles[index], fontsize=9)
+    refuse_other_images(images, "images")
+    if len(images) == 0:
+        return nothing("no images")
+    texts = [""] * len(images) if titles is None else [str(title) for title in titles]
+    lines = 0 if titles is None else max(text.count("\n") + 1 for text in texts)
+    figure, axes = grid(len(images), columns, 1.1, 1.1 + 0.2 * lines)
+    for ax, image, text in zip(axes.flat[: len(images)], images, texts, strict=True):
+        show(ax, image)
+        ax.set_title(text, fontsize=9)
     return figure
 
 
@@ -59,12 +41,13 @@ def plot_augmentations(
     images: Tensor, augmentations: Mapping[str, Callable], generator: torch.Generator, draws: int = 6
 ) -> Figure:
     """One row per augmentation: the original `images[row]` (uint8 `3×H×W`), then `draws` random versions of it."""
-    figure, axes = _grid(len(augmentations) * (draws + 1), draws + 1, 1.1, 1.15)
+    figure, axes = grid(len(augmentations) * (draws + 1), draws + 1, 1.1, 1.15)
     for row, (name, augment) in enumerate(augmentations.items()):
         original = images[row % len(images)]
         copies = augment(original[None].repeat(draws, 1, 1, 1), generator)
+        refuse_other_images(copies, f"what augmentation {name!r} returns", draws)
         for ax, image in zip(axes[row], [original, *copies], strict=True):
-            _show(ax, image)
+            show(ax, image)
         axes[row, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     axes[0, 0].set_title("original", fontsize=9)
     axes[0, 1].set_title("random draws", fontsize=9, loc="left")
@@ -96,7 +79,7 @@ def plot_shared_statistics(sets: Mapping[str, Tensor]) -> Figure:
 
     Every cell stands for the H×W positions of one channel of one image.
     """
-    figure, axes = _grid(len(sets), len(sets), 2.9, 2.3)
+    figure, axes = grid(len(sets), len(sets), 2.9, 2.3)
     for ax, (name, matrix) in zip(axes.flat, sets.items(), strict=True):
         options = dict(annot=matrix.numpy(), fmt="d", cbar=False, linewidths=1, annot_kws={"size": 8})
         sns.heatmap(matrix.numpy() % 10, cmap=sns.color_palette("colorblind", 10), vmin=0, vmax=9, ax=ax, **options)
@@ -121,9 +104,9 @@ def plot_histories(histories: Mapping[str, History]) -> Figure:
         ax.set(xlabel="epoch", ylabel={"loss": "loss (nats)", "accuracy": "accuracy (%)"}[metric])
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(3, len(histories)), fontsize=9
-    )
+    lines = axes[0].get_lines()  # named here, since a legend leaves out what begins with "_"
+    labels = [line.get_label() for line in lines]
+    figure.legend(lines, labels, loc="outside lower center", ncols=min(3, len(histories)), fontsize=9)
     plt.close(figure)
     return figure
 
@@ -131,21 +114,24 @@ def plot_histories(histories: Mapping[str, History]) -> Figure:
 def plot_misclassified(
     image_set: ImageSet, predictions: Predictions, n: int = 10, columns: int = 5, title: str = ""
 ) -> Figure:
-    """The `n` most confidently misclassified images, each with its true and its predicted class and the confidence."""
+    """The `n` most confidently misclassified images, each with its true and its predicted class and the confidence.
+
+    Raises `ValueError` for predictions that are not of the images of `image_set` in their order.
+    """
+    if not torch.equal(predictions.labels, image_set.labels.cpu()):
+        raise ValueError("the predictions have other labels than the images, expected the same ones in their order")
     worst = predictions.misclassified[:n]
     if len(predictions.misclassified) == 0:
-        figure, axes = _grid(1, 1, 4, 1)
-        axes[0, 0].text(0.5, 0.5, "no image is misclassified", ha="center", va="center")
-        return figure
+        return nothing("no image is misclassified")
     titles = [
         f"{image_set.classes[predictions.labels[i]]}, taken for\n"
         f"{image_set.classes[predictions.predicted[i]]} ({predictions.confidence[i]:.1%})"
         for i in worst.tolist()
     ]
-    figure, axes = _grid(len(worst), columns, 1.75, 1.9)
+    figure, axes = grid(len(worst), columns, 1.75, 1.9)
     figure.suptitle(title, fontsize=11)
     for ax, index, title in zip(axes.flat, worst.tolist(), titles, strict=False):
-        _show(ax, image_set.images[index])
+        show(ax, image_set.images[index])
         ax.set_title(title, fontsize=9)
     return figure
 
@@ -155,11 +141,11 @@ def plot_attention(images: Tensor, maps: Tensor, titles: Sequence[str]) -> Figur
 
     Each map has its own scale, from its smallest value (dark) to its largest (bright).
     """
-    figure, axes = _grid(2 * len(images), len(images), 1.1, 1.35)
+    figure, axes = grid(2 * len(images), len(images), 1.1, 1.35)
     sides = (-0.5, images.shape[3] - 0.5, images.shape[2] - 0.5, -0.5)
     for column, (image, heat, title) in enumerate(zip(images, maps, titles, strict=True)):
-        _show(axes[0, column], image)
-        _show(axes[1, column], image)
+        show(axes[0, column], image)
+        show(axes[1, column], image)
         picture = heat.float().cpu().numpy()
         axes[1, column].imshow(picture, cmap="viridis", alpha=0.6, interpolation="nearest", extent=sides)
         axes[0, column].set_title(title, fontsize=9)
@@ -184,7 +170,7 @@ def plot_receptive_field(gradients: Mapping[str, Tensor], fields: Mapping[str, i
 
     The dashed square is the theoretical receptive field of `fields[name]` pixels, centred on the picture.
     """
-    figure, axes = _grid(len(gradients), 4, 2.6, 2.9)
+    figure, axes = grid(len(gradients), 4, 2.6, 2.9)
     for ax, (name, gradient) in zip(axes.flat, gradients.items(), strict=False):
         shares = (gradient / gradient.max().clamp_min(1e-30)).clamp_min(1e-4).log10()
         picture = ax.imshow(shares.numpy(), cmap="viridis", vmin=-4, vmax=0)

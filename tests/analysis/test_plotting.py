@@ -1,5 +1,7 @@
 """Every figure shows the data it was given, and leaves nothing open behind."""
 
+from pathlib import Path
+
 import matplotlib
 import pytest
 import torch
@@ -59,6 +61,30 @@ def test_images_stand_in_rows_of_ten():
     assert axes[0].get_subplotspec().get_gridspec().get_geometry() == (2, 10)
 
 
+@pytest.mark.parametrize("titles", [range(6), LABELS.numpy(), [Path(str(i)) for i in range(6)]])
+def test_titles_that_are_no_texts(titles):
+    axes = drawn(plotting.plot_images(IMAGES, titles))
+    assert [ax.get_title() for ax in axes] == [str(title) for title in titles]
+
+
+@pytest.mark.parametrize("side", [28, 48, 64])
+def test_images_of_another_size(side):
+    images = torch.randint(0, 256, (6, 3, side, side), dtype=torch.uint8)
+    assert torch.equal(pixels(drawn(plotting.plot_images(images))), images)
+    image_set = ImageSet(images, LABELS, CLASSES, "pets", torch.zeros(3), torch.ones(3))
+    wrong = Predictions(LABELS, torch.eye(3)[LABELS.roll(3)])
+    assert torch.equal(pixels(drawn(plotting.plot_misclassified(image_set, wrong))), images[wrong.misclassified])
+    drawn(plotting.plot_attention(images[:2], torch.rand(2, 5, 5), ["one", "two"]))
+
+
+@pytest.mark.parametrize("change", [lambda images: images / 255, lambda images: images[:, 0], lambda images: None])
+def test_other_images_are_refused(change):
+    with pytest.raises(ValueError, match=r"^images: .*expected torch\.uint8"):
+        plotting.plot_images(change(IMAGES))
+    with pytest.raises(ValueError, match=r"^what augmentation 'mine' returns: .*expected torch\.uint8"):
+        plotting.plot_augmentations(IMAGES, {"mine": lambda images, generator: change(images)}, None)
+
+
 def test_augmentations():
     generators = [torch.Generator().manual_seed(3) for _ in range(2)]
     augmentations = {"crop": random_crop, "flip": random_hflip}
@@ -114,6 +140,15 @@ def test_several_histories_differ_in_colour_and_marker():
     assert texts(figure.legends[0].get_texts()) == labels
 
 
+def test_names_that_begin_with_an_underscore_stay_in_the_legend():
+    figure = plotting.plot_histories({"_a": make_history(2), 3: make_history(2)})
+    drawn(figure)
+    labels = [f"{name}, {part}" for name in ("_a", 3) for part in ("train", "validation")]
+    assert texts(figure.legends[0].get_texts()) == labels
+    (ax,) = drawn(plotting.plot_class_counts({"_train": IMAGE_SET, "_test": IMAGE_SET[2:5]}))
+    assert texts(ax.get_legend().get_texts()) == ["_train", "_test"]
+
+
 def test_shared_statistics():
     sets = {"columns": torch.arange(12).reshape(3, 4) % 4, "cells": torch.arange(12).reshape(3, 4)}
     axes = drawn(plotting.plot_shared_statistics(sets))
@@ -132,6 +167,13 @@ def test_misclassified(n):
     titles = ["cat, taken for\nfrog (100.0%)", "cat, taken for\ndog (70.0%)", "dog, taken for\ncat (60.0%)"]
     assert [ax.get_title() for ax in axes] == titles[:n]
     assert torch.equal(pixels(axes), IMAGES[[2, 1, 4]][:n])
+
+
+@pytest.mark.parametrize("order", [[5, 4, 3, 2, 1, 0], [0, 1, 2]])
+def test_predictions_of_other_images_are_refused(order):
+    rows = torch.eye(3)[LABELS.roll(1)]
+    with pytest.raises(ValueError, match="predictions have other labels than the images, expected the same ones in"):
+        plotting.plot_misclassified(IMAGE_SET, Predictions(LABELS[order], rows[order]))
 
 
 def test_nothing_misclassified():
@@ -180,6 +222,11 @@ def test_receptive_field():
     assert bar.get_ylabel() == "gradient, share of the largest"
 
 
+def test_no_images():
+    (ax,) = drawn(plotting.plot_images(IMAGES[[]], []))
+    assert texts(ax.texts) == ["no images"] and not ax.images
+
+
 def test_nothing_to_draw():
     with pytest.raises(ValueError, match="nothing to draw"):
-        plotting.plot_images(torch.zeros(0, 3, 8, 8, dtype=torch.uint8))
+        plotting.plot_attention(IMAGES[[]], torch.zeros(0, 2, 2), [])
