@@ -36,14 +36,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-if importlib.util.find_spec("course_utils") is None:
-    here = Path.cwd()
-    places = [here / "course", here, *here.parents]
-    course = next((place for place in places if (place / "course_utils" / "__init__.py").is_file()), places[0])
-    clone = ["git", "clone", "--quiet", "--depth=1", "{address}", str(course)]
-    if not course.is_dir() and subprocess.run([*clone, "--branch={version}"], capture_output=True).returncode:
-        print("{version} could not be fetched, trying the newest state of the course")
-        subprocess.run(clone, check=True)
+if getattr(importlib.util.find_spec("course_utils"), "origin", None) is None:
+    address, here = "{address}", Path.cwd()
+    new = [here / "course", here / address.rpartition("/")[2]]
+    found = [place for place in [*new, here, *here.parents] if (place / "course_utils" / "__init__.py").is_file()]
+    course = [*found, *(place for place in new if not place.exists()), new[1]][0]
+    clone = ["git", "clone", "--quiet", "--depth=1", address, str(course)]
+    try:
+        if not found and subprocess.run([*clone, "--branch={version}"], capture_output=True).returncode:
+            subprocess.run(clone, capture_output=True, check=True)
+            print("{version} could not be fetched, this is the newest state of the course")
+    except (OSError, subprocess.CalledProcessError):
+        sys.exit(f"The course could not be fetched: install git and go online, or put {{address}} beside this notebook")
     sys.path.insert(0, str(course))'''
 
 

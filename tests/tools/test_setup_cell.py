@@ -42,7 +42,7 @@ def test_badges_are_those_of_the_address_or_none(path):
 def test_address_stands_in_one_place():
     assert setup_cell.normalized(setup_cell.ADDRESS) == setup_cell.ADDRESS
     assert setup_cell.ADDRESS in setup_cell.SOURCE and setup_cell.VERSION in setup_cell.SOURCE
-    assert len(setup_cell.SOURCE.splitlines()) <= 15
+    assert len(setup_cell.SOURCE.splitlines()) <= 20
 
 
 @pytest.mark.parametrize(
@@ -158,14 +158,16 @@ def run_cell(tmp_path):
         "GIT_CONFIG_VALUE_0": setup_cell.ADDRESS,
     }
 
-    def run(folder: Path, expected_error: str = "", said: str = "") -> str | None:
+    def run(folder: Path, expected_error: str = "", said: str = "", path: str | None = None) -> str | None:
         code = f"for _ in range(2):\n    exec({setup_cell.SOURCE!r})\nimport course_utils, json\n"
         code += "print(json.dumps(course_utils.__file__))"
         # -I -S: without what is installed, this course among it
         command = [sys.executable, "-I", "-S", "-c", code]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        variables = environment if path is None else environment | {"PATH": path}
+        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
         if expected_error:
-            assert done.returncode and expected_error in done.stderr
+            assert done.returncode and done.stdout == ""
+            assert done.stderr.startswith(expected_error) and done.stderr.count("\n") == 1, done.stderr
             return None
         assert done.returncode == 0, done.stderr
         *printed, place = done.stdout.splitlines()
@@ -206,8 +208,28 @@ def test_address_that_does_not_answer(run_cell, tmp_path):
     shutil.rmtree(tmp_path / "repository")
     content = tmp_path / "content"
     content.mkdir()
-    run_cell(content, expected_error="CalledProcessError")
-    assert not (content / "course").exists()  # nothing half done is left behind
+    run_cell(content, expected_error="The course could not be fetched: install git and go online, or put ")
+    assert not any(content.iterdir())  # nothing half done is left behind
+
+
+def test_without_git_one_sentence_says_so(run_cell, tmp_path):
+    content = tmp_path / "content"
+    content.mkdir()
+    run_cell(
+        content, expected_error="The course could not be fetched: install git and go online, or put ", path=str(content)
+    )
+    assert not any(content.iterdir())
+
+
+@pytest.mark.parametrize("other", ["course", "course_utils"])
+def test_beside_another_folder_of_its_name_it_fetches_the_course(other, run_cell, tmp_path):
+    content = tmp_path / "content"
+    (content / other).mkdir(parents=True)
+    (content / other / "S8.checkpoint").touch()
+    name = setup_cell.ADDRESS.rpartition("/")[2] if other == "course" else "course"
+    expected = str(content / name / "course_utils" / "__init__.py")
+    assert run_cell(content) == expected
+    assert run_cell(content) == expected  # found there by another kernel
 
 
 def test_where_the_course_is_installed_it_does_nothing(tmp_path, monkeypatch):
