@@ -7,6 +7,7 @@ Drawn from the layers and from data/reference/; the accuracies that it shows sta
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -47,17 +48,21 @@ def reads(layer: nn.Conv2d) -> Tensor:
 
 def accuracies() -> pd.DataFrame:
     """The test accuracies of the runs of `NETWORK` in per cent, by norm."""
-    runs = [run for run in load_runs(REFERENCE) if run.job.network == NETWORK and run.test_accuracy is not None]
-    table = pd.DataFrame([(run.job.norm, 100 * run.test_accuracy) for run in runs], columns=["group", "accuracy"])
+    runs = [run for run in load_runs(REFERENCE) if run.job.network == NETWORK]
+    table = pd.DataFrame(
+        [(run.job.norm, 100 * (run.test_accuracy or 0)) for run in runs], columns=["group", "accuracy"]
+    )
     return table.sort_values(["group", "accuracy"], ignore_index=True)
 
 
 def panels() -> list[Figure]:
-    convolutions = {"3×3": {}, "stride 2": dict(stride=2), "dilation 2": dict(dilation=2), "depthwise": dict(groups=3)}
+    convolution = partial(nn.Conv2d, 3, 3, 3, padding=1)
+    convolutions = {"3×3": convolution(), "stride 2": convolution(stride=2), "dilation 2": convolution(dilation=2)}
+    convolutions |= {"depthwise": convolution(groups=3)}
     published = {row["norm"]: 100 * row["published"] for row in read_published() if row["network"] == NETWORK}
     return [
         plot_norm_cubes({f"{norm} norm": shared_by(norm) for norm in ("batch", "layer", "group")}),
-        plot_reads({name: reads(nn.Conv2d(3, 3, 3, padding=1, **options)) for name, options in convolutions.items()}),
+        plot_reads({name: reads(layer) for name, layer in convolutions.items()}),
         plot_seeds(accuracies(), published),
     ]
 

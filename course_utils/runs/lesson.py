@@ -1,7 +1,5 @@
 """`Lesson`: what a notebook needs around its lesson: the images, the trainings or their records, and its own record."""
 
-import hashlib
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 
@@ -9,9 +7,10 @@ import pandas as pd
 from torch import nn
 
 from course_utils.analysis.predictions import Predictions, predict
-from course_utils.checks import one_of, whole_number
+from course_utils.checks import number, one_of
 from course_utils.data import Augment, BatchLoader, ImageSet, load_images, split
 from course_utils.device import pick_device, seed_everything
+from course_utils.digest import digest
 from course_utils.environment import describe_session, show_figures
 from course_utils.files import checkpoint_file
 from course_utils.networks import make_network
@@ -50,8 +49,9 @@ class Lesson:
 
     def __post_init__(self):
         one_of(self.run, "run", ("train", "reference", "recorded"))
-        self.epochs, self.batch_size = (whole_number(getattr(self, name), name, 1) for name in ("epochs", "batch_size"))
-        self.seed = whole_number(self.seed, "seed", 0, 2**63 - 1)
+        self.epochs = number(self.epochs, "epochs", 1, whole=True)
+        self.batch_size = number(self.batch_size, "batch_size", 1, whole=True)
+        self.seed = number(self.seed, "seed", 0, 2**63, whole=True)
         check_networks(self.session, self.networks)
         self._recorded = {"runs": {}, "studies": {}} if self.run == "train" else load_lesson(self.session)
         known = sorted({run.job.network for run in self._recorded["runs"].values()})
@@ -69,13 +69,16 @@ class Lesson:
         generator = seed_everything(self.seed)
         images, test = load_images(self.dataset)
         check_data(self.dataset, test.name, self._data or test.name)
-        size = whole_number(len(images), f"the number of training images in {images.name}", 10)
+        size = number(len(images), f"the number of training images in {images.name}", 10)
         if self.train_size is not None:
-            self.train_size = whole_number(self.train_size, "train_size", 10, size, ", the number of images, or None")
+            note = ", the number of images, or None"
+            self.train_size = number(self.train_size, "train_size", 10, size + 1, whole=True, note=note)
             images = images if self.train_size == size else split(images, self.train_size, generator)[1]
         train, val = (part.to(self.device) for part in split(images, len(images) // 10, generator))
         if self.run == "train":
-            whole_number(self.batch_size, "batch_size", 1, len(train), ", the number of images to train on")
+            number(
+                self.batch_size, "batch_size", 1, len(train) + 1, whole=True, note=", the number of images to train on"
+            )
             check_images(self.session, self.networks, train.images)
         self._train, self._test = train, test
         self._part = train[: min(10_000, len(train) // 4)]  # for the short studies
@@ -119,9 +122,8 @@ class Lesson:
             return model
         batches = BatchLoader(self._train, self.batch_size, shuffle=True, augment=augment, generator=generator)
         job = self._job(model, recipe, self.batch_size)
-        seen = [job.name, batches.fingerprint, str(model), inspect.getsource(augment)]
-        digest = hashlib.sha256("\n".join(seen).encode()).hexdigest()[:8]
-        file = checkpoint_file(self.checkpoints, f"{self.session}-{name}-{recipe.epochs}ep-{digest}")
+        code = digest(job.name, batches.fingerprint, model, augment)
+        file = checkpoint_file(self.checkpoints, f"{self.session}-{name}-{recipe.epochs}ep-{code}")
         history = fit(model, batches, self._val_batches, recipe, checkpoint=file)
         self.runs[name] = self._run(job, len(self._train), history)
         return model
@@ -136,9 +138,8 @@ class Lesson:
         raised where there is none.
         """
         generator = seed_everything(self.seed, self.device)
-        model = make_for(make, len(self._train.classes)).to(
-            self.device
-        )  # also where it is not trained: what later cells draw does not depend on `run`
+        # Also where it is not trained: what later cells draw does not depend on `run`.
+        model = make_for(make, len(self._train.classes)).to(self.device)
         if self.run != "train":
             self.studies[name] = self._recorded_run("studies", name)
             return self.studies[name].history
