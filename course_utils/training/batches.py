@@ -33,8 +33,8 @@ def placed(batches: Iterable[Any], placement: Placement) -> Iterator[tuple[Tenso
             parts = ", ".join(type(part).__name__ for part in batch) if isinstance(batch, tuple | list) else ""
             given = f"{type(batch).__name__} ({parts})" if parts else type(batch).__name__
             raise ValueError(
-                f"a batch of this {type(batches).__name__} is a {given}, expected a pair of tensors: images and "
-                "labels, as a DataLoader gives them, or BatchLoader(image_set, batch_size)"
+                f"a batch of this {type(batches).__name__} is a {given}, expected a pair of tensors: images, labels, "
+                "as a DataLoader gives them, or BatchLoader(image_set, batch_size)"
             )
         images, labels = batch
         yield placement.images(images), placement.labels(labels, len(images))
