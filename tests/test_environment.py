@@ -1,13 +1,18 @@
 """Versions of the packages, and the description of a session."""
 
+import builtins
 from importlib import metadata
 from types import SimpleNamespace
 
+import matplotlib
+import nbformat
 import pytest
 import torch
+from execution import execute
+from nbformat.v4 import new_code_cell, new_notebook
 
 from course_utils import environment
-from course_utils.environment import check_versions, describe_session
+from course_utils.environment import check_versions, describe_session, show_figures
 
 
 def test_versions_of_this_machine_are_allowed():
@@ -50,3 +55,20 @@ def test_session_is_described(colab, device, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert f"torch {torch.__version__} on a {device}" in printed and "fp32: why\n" in printed
     assert ("Change runtime type" in printed) == (colab and device == "cpu")
+
+
+def test_figures_of_a_notebook_are_kept_whatever_the_environment_says(tmp_path):
+    returned = "from matplotlib import pyplot as plt\nfigure, axes = plt.subplots()\nplt.close(figure)\nfigure"
+    cells = ["from course_utils.environment import show_figures\nshow_figures()", returned, "plt.plot([1, 2]);"]
+    nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells]), tmp_path / "in.ipynb")
+    assert execute(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {}, 60, 60, variables={"MPLBACKEND": "Agg"}) is None
+    _, *outputs = (cell.outputs for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells)
+    assert ["image/png" in output["data"] for (output,) in outputs] == [True, True]
+
+
+def test_figures_outside_a_notebook_stay_as_they_are(monkeypatch):
+    before = matplotlib.get_backend()
+    show_figures()
+    monkeypatch.setattr(builtins, "get_ipython", lambda: SimpleNamespace(), raising=False)  # IPython in a terminal
+    show_figures()
+    assert matplotlib.get_backend() == before
