@@ -71,8 +71,7 @@ class Lesson:
         check_data(self.dataset, test.name, self._data or test.name)
         size = number(len(images), f"the number of training images in {images.name}", 10)
         if self.train_size is not None:
-            note = ", the number of images, or None"
-            self.train_size = number(self.train_size, "train_size", 10, size + 1, whole=True, note=note)
+            self.train_size = number(self.train_size, "train_size", 10, size + 1, whole=True, note=", or None for all")
             images = images if self.train_size == size else split(images, self.train_size, generator)[1]
         train, val = (part.to(self.device) for part in split(images, len(images) // 10, generator))
         if self.run == "train":
