@@ -517,7 +517,7 @@ def real_stamps(session: str = "S8_normalization") -> dict[str, str]:
         ("training.loop", "loss_sum", "summed", set()),
         ("training.loop", "the loss was not finite", "the loss is not finite", set()),
         ("networks.layers", "The normalization layer for", "A normalization layer for", set()),
-        ("networks.layers", "num_groups: int = 4,", "num_groups: int = 8,", {"network", "train", "bands"}),
+        ("networks.layers", "num_groups: int = 4,", "num_groups: int = 8,", {"network", "train", "bands", "lesson"}),
         ("checks", "expected one of", "choose one of", set()),
         ("analysis.plotting", "% of the true class", "% of each class", {"plot"}),
         ("runs.reference", "def reference_table(folder: Path", "def reference_table(folder: str", set()),
