@@ -176,15 +176,17 @@ def random_affine(
 
 
 def _color(fill, images: Tensor) -> Tensor:
-    """The colour as float32 1×C×1×1, made on the device: a copy from the host would make a GPU wait."""
-    if not getattr(fill, "is_color", False):
-        values = torch.as_tensor(fill, dtype=torch.float64, device="cpu")
-        # What is at most 1 is a share of 1, which would be black.
-        if values.shape != images.shape[1:2] or not ((values >= 0) & (values <= 255)).all() or 0 < values.max() <= 1:
-            expected = f"expected {images.shape[1]} numbers from 0 to 255, one per channel"
-            raise ValueError(f"fill is {fill!r}, {expected}: 255 times a mean in 0…1")
-    if isinstance(fill, Tensor):
-        fill.is_color = True  # type: ignore[attr-defined]  # looked at once, since that makes a GPU wait, too
-    else:
+    """The colour as float32 1×C×1×1. Numbers up to 1 are shares of 255, as a mean of normalized images is.
+
+    The values of a tensor are not looked at on the host, and others are filled in on the device: neither makes a GPU
+    wait.
+    """
+    channels = images.shape[1]
+    fits = hasattr(fill, "__iter__") and getattr(fill, "ndim", 1) == 1 and len(fill) == channels
+    if not fits or not (isinstance(fill, Tensor) or all(0 <= value <= 255 for value in fill)):
+        raise ValueError(f"fill is {fill!r}, expected {channels} numbers, one per channel: 0 to 255, or shares of it")
+    if not isinstance(fill, Tensor):
         fill = torch.stack([torch.full((), float(value), device=images.device) for value in fill])
-    return fill.to(images.device, torch.float32).round()[None, :, None, None]
+    color = fill.to(images.device, torch.float32)
+    color = torch.where(color.max() <= 1, 255 * color, color)
+    return color.round().clamp(0, 255)[None, :, None, None]

@@ -47,6 +47,8 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    __iter__ = None  # it holds no batches
+
     def __getitem__(self, indices: slice | Tensor) -> "ImageSet":
         """The part of the set that a slice, an index tensor or a boolean mask selects."""
         return replace(self, images=self.images[indices], labels=self.labels[indices])

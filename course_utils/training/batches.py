@@ -26,16 +26,18 @@ def refuse_augmented(batches: object) -> None:
         raise ValueError("these batches are augmented, expected the images as they are: a BatchLoader without augment=")
 
 
+EXPECTED = "expected pairs of tensors, images and labels, from a DataLoader or BatchLoader(image_set, batch_size)"
+
+
 def placed(batches: Iterable[Any], placement: Placement) -> Iterator[tuple[Tensor, Tensor]]:
     """The images and labels of each batch as `placement` wants them; `ValueError` for what is no such pair."""
+    if not isinstance(batches, Iterable):
+        raise ValueError(f"{type(batches).__name__} holds no batches, {EXPECTED}")
     for batch in batches:
         if not isinstance(batch, tuple | list) or [isinstance(part, Tensor) for part in batch] != [True, True]:
             parts = ", ".join(type(part).__name__ for part in batch) if isinstance(batch, tuple | list) else ""
             given = f"{type(batch).__name__} ({parts})" if parts else type(batch).__name__
-            raise ValueError(
-                f"a batch of this {type(batches).__name__} is a {given}, expected a pair of tensors: images, labels, "
-                "as a DataLoader gives them, or BatchLoader(image_set, batch_size)"
-            )
+            raise ValueError(f"a batch of this {type(batches).__name__} is a {given}, {EXPECTED}")
         images, labels = batch
         yield placement.images(images), placement.labels(labels, len(images))
 

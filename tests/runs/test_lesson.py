@@ -176,7 +176,7 @@ def test_a_handful_of_images_is_too_few(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
     few = write_images(tmp_path / "pets", 3, 32, per_class=3)
     with pytest.raises(
-        ValueError, match=r"number of training images in pets is 9, expected a whole number of at least 1"
+        ValueError, match=r"number of training images in pets is 9, expected a number of at least 10"
     ):
         started(dataset=few, train_size=None)
 

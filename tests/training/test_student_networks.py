@@ -240,10 +240,10 @@ BATCHES = {
     "labels reach from -100 to": labelled(lambda labels: labels - 100),
     r"images are torch.uint8 of shape \(8, 3, 32, 32\)": pictured(lambda images: images.byte()),
     r"images are torch.float32 of shape \(0, 3, 32, 32\), expected at least one": pictured(lambda images: images[:0]),
-    "a batch of this list is a dict, expected a pair": lambda batches: [dict(images=x, labels=y) for x, y in batches],
-    r"is a tuple \(Tensor, Tensor, Tensor\), expected a pair": lambda batches: [(x, y, y) for x, y in batches],
-    r"is a tuple \(ndarray, Tensor\), expected a pair": pictured(lambda images: images.numpy()),
-    "a batch of this ImageSet is a ImageSet, expected a pair": an_image_set,
+    "a batch of this list is a dict, expected pairs": lambda batches: [dict(images=x, labels=y) for x, y in batches],
+    r"is a tuple \(Tensor, Tensor, Tensor\), expected pairs": lambda batches: [(x, y, y) for x, y in batches],
+    r"is a tuple \(ndarray, Tensor\), expected pairs": pictured(lambda images: images.numpy()),
+    "ImageSet holds no batches, expected pairs": an_image_set,
 }
 
 
