@@ -38,15 +38,15 @@ def number(
 
 def truth(value: Any, what: str) -> bool:
     """Return `value` as Python's True or False, which it must be, or NumPy's; else raise `ValueError`."""
-    if not isinstance(plain(value), bool):
+    if not isinstance(as_json(value), bool):
         raise ValueError(f"{what} is {value!r}, expected True or False")
-    return plain(value)
+    return as_json(value)
 
 
-def plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """`value` in the types that JSON gives back: arrays and numbers of NumPy and torch as Python's, tuples as lists."""
     if isinstance(value, dict):
-        return {name: plain(each) for name, each in value.items()}
+        return {name: as_json(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [as_json(each) for each in value]
     return value.tolist() if hasattr(value, "tolist") else value

@@ -5,7 +5,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from course_utils.checks import number, one_of, plain, truth
+from course_utils.checks import as_json, number, one_of, truth
 from course_utils.files import write_whole
 from course_utils.networks.layers import NORMS
 from course_utils.training import History, Recipe
@@ -46,7 +46,7 @@ class Job:
         checked = {"seed": number(self.seed, "seed", 0, 2**64, whole=True), "follow": truth(self.follow, "follow")}
         checked |= {"batch_size": number(self.batch_size, "batch_size", 1, whole=True)}
         checked |= {"held_out": number(self.held_out, "held_out", 0, whole=True)}
-        for name, value in (checked | {"augment": plain(self.augment), "options": plain(self.options)}).items():
+        for name, value in (checked | {"augment": as_json(self.augment), "options": as_json(self.options)}).items():
             object.__setattr__(self, name, value)  # in JSON's types, so that a record of it gives the same job
 
     @property

@@ -17,7 +17,7 @@ import torch
 from torch import Generator, nn
 from torch.utils.data import DataLoader
 
-from course_utils.checks import plain
+from course_utils.checks import as_json
 from course_utils.device import device_of
 from course_utils.digest import digest
 from course_utils.files import write_whole
@@ -160,7 +160,7 @@ def _content(batches: Any) -> str:
 
 def _generator_states(device: torch.device, generator: Generator | None) -> dict[str, Any]:
     # Augmentations may draw from these streams, too; arrays are no part of a checkpoint.
-    numpy = tuple(plain(np.random.get_state()))  # noqa: NPY002
+    numpy = tuple(as_json(np.random.get_state()))  # noqa: NPY002
     states: dict[str, Any] = {"cpu": torch.get_rng_state(), "random": random.getstate(), "numpy": numpy}
     if device.type != "cpu":
         states[device.type] = torch.get_device_module(device).get_rng_state(device)
