@@ -81,12 +81,12 @@ IMPOSSIBLE = {
     "epochs": (["2", 2.5, 0, -1, True, None], "a whole number of at least 1"),
     "batch_size": (
         ["32", 2.5, 0, -4, True, None, 361, 2**40],
-        "a whole number (of at least 1|from 1 to 360, the number o)",
+        "a whole number (of at least 1|from 1 to 360, the images to)",
     ),
     "seed": (["1", 0.5, -1, 2**70, True, None], f"a whole number from 0 to {2**63 - 1}"),
     "train_size": (
         [9, 0, -1, 10_001, 0.1, 300.0, "300", True],
-        "a whole number from 10 to 10000, the number of images, or N",
+        "a whole number from 10 to 10000, or None for all",
     ),
     "run": ([None, "refernce", True, ["train"]], "one of train, reference, recorded"),
     "dataset": (["shape", "", 5], "'cifar10', 'shapes' or an existing folder"),
