@@ -127,7 +127,16 @@ BAD_P = [(name, {"p": p}, f"p is {p}, expected a probability between 0 and 1") f
 BAD_FILL = [
     (name, {"fill": fill}, f"fill is {re.escape(repr(fill))}, expected 3 numbers, one per channel")
     for name in ("random_cutout", "random_affine")
-    for fill in ((0,), (0, 0, 0, 0), (0, 256, 0), (0, 0, -1), 0, (0, float("nan"), 0), torch.zeros(4), torch.tensor(0.5))
+    for fill in (
+        (0,),
+        (0, 0, 0, 0),
+        (0, 256, 0),
+        (0, 0, -1),
+        0,
+        (0, float("nan"), 0),
+        torch.zeros(4),
+        torch.tensor(0.5),
+    )
 ]
 
 

@@ -175,9 +175,7 @@ def test_images_that_do_not_fit_are_refused_before_a_training(tmp_path, monkeypa
 def test_a_handful_of_images_is_too_few(tmp_path, monkeypatch):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
     few = write_images(tmp_path / "pets", 3, 32, per_class=3)
-    with pytest.raises(
-        ValueError, match=r"number of training images in pets is 9, expected a number of at least 10"
-    ):
+    with pytest.raises(ValueError, match=r"number of training images in pets is 9, expected a number of at least 10"):
         started(dataset=few, train_size=None)
 
 
