@@ -1,0 +1,154 @@
+// The results explorer: check boxes choose rows of the tables and what the charts show; the address keeps the choice.
+(() => {
+  const runs = JSON.parse(document.getElementById("runs-data").textContent);
+  const place = document.getElementById("explorer");
+  const facets = { study: "Studies", network: "Networks", norm: "Norms" };
+  const measures = {
+    train_accuracy: "training accuracy (%)", val_accuracy: "validation accuracy (%)",
+    train_loss: "training loss (nats)", val_loss: "validation loss (nats)", lr: "learning rate",
+  };
+  const norms = [...new Set(runs.map((run) => run.norm))];
+  const networks = [...new Set(runs.map((run) => run.network))];
+  const colours = ["#0173b2", "#de8f05", "#029e73", "#cc78bc"]; // as in the figures of the sessions
+
+  const build = (tag, attributes = {}, ...children) => {
+    const element = Object.assign(document.createElement(tag), attributes);
+    element.append(...children);
+    return element;
+  };
+
+  // The choice at first: reference runs of the first network.
+  const choice = { study: [runs[0].study], network: [runs[0].network], norm: norms, measure: ["train_accuracy"] };
+
+  function readAddress() {
+    for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
+      if (name in choice) choice[name] = value.split("|");
+    }
+  }
+
+  function writeAddress() {
+    const parts = Object.entries(choice).map(([name, values]) => [name, values.join("|")]);
+    history.replaceState(null, "", "#" + new URLSearchParams(parts));
+  }
+
+  function controls() {
+    const boxes = Object.entries(facets).map(([name, title]) => {
+      const values = [...new Set(runs.map((run) => run[name]))];
+      const labels = values.map((value) => {
+        const box = build("input", { type: "checkbox", name, value });
+        return build("label", {}, box, " " + value);
+      });
+      return build("fieldset", {}, build("legend", { textContent: title }), ...labels);
+    });
+    const options = Object.entries(measures).map(([value, textContent]) => build("option", { value, textContent }));
+    const select = build("select", { name: "measure" }, ...options);
+    const form = build("form", { className: "tool" }, ...boxes, build("label", {}, "Curves show the ", select));
+    form.addEventListener("change", () => {
+      const chosen = new FormData(form);
+      for (const name in choice) choice[name] = chosen.getAll(name);
+      writeAddress();
+      show();
+    });
+    form.addEventListener("submit", (event) => event.preventDefault());
+    return form;
+  }
+
+  const form = controls();
+  const count = build("p", { role: "status" });
+  const curves = build("div", { className: "chart" });
+  const ends = build("div", { className: "chart" });
+  place.append(form, count, build("h2", { textContent: "Curves" }), curves,
+    build("h2", { textContent: "Final accuracies" }),
+    build("p", { textContent: "A point is a run, at its test accuracy or, where it has none, its validation accuracy; "
+      + "the bar is the mean ± standard deviation where several seeds were run." }), ends);
+  place.hidden = false;
+
+  const chosen = (row) => Object.keys(facets).every((name) => !(name in row) || choice[name].includes(row[name]));
+
+  function filterTable(id, rows) {
+    document.querySelectorAll(`#${id} tbody tr`).forEach((line, index) => { line.hidden = !chosen(rows[index]); });
+  }
+
+  function summaryRows() {
+    return [...document.querySelectorAll("#summary tbody tr")].map((line) => {
+      const [network, norm] = line.cells;
+      return { network: network.textContent, norm: norm.textContent };
+    });
+  }
+
+  function theme() {
+    const style = getComputedStyle(document.documentElement);
+    const text = style.getPropertyValue("--pst-color-text-base").trim();
+    const line = style.getPropertyValue("--pst-color-border").trim();
+    const axis = { labelColor: text, titleColor: text, gridColor: line, domainColor: line, tickColor: line, labelLimit: 300 };
+    return { background: null, axis, legend: { labelColor: text, titleColor: text, orient: "bottom", columns: 3 }, view: { stroke: line } };
+  }
+
+  const colour = { field: "norm", type: "nominal", scale: { domain: norms, range: colours } };
+  const shape = { field: "norm", type: "nominal", scale: { domain: norms } };
+  const told = ["run", "study", "seed", "epoch"].map((field) => ({ field, type: "nominal" }));
+
+  function curveChart(shown) {
+    const measure = choice.measure[0];
+    const factor = measure.endsWith("accuracy") ? 100 : 1;
+    const values = shown.flatMap((run, index) => run.curves.filter((point) => point[measure] !== null).map((point) => ({
+      index, run: run.run, study: run.study, network: run.network, norm: run.norm, seed: run.seed,
+      epoch: point.epoch, value: factor * point[measure],
+    })));
+    return {
+      description: `${measures[measure]} by epoch of ${shown.length} runs; the numbers are in the tables below`,
+      data: { values }, width: "container", height: 320,
+      mark: { type: "line", point: { size: 25 }, strokeWidth: 1.5 },
+      encoding: {
+        x: { field: "epoch", type: "quantitative", title: "epoch", axis: { tickMinStep: 1 } },
+        y: { field: "value", type: "quantitative", title: measures[measure], scale: { zero: false } },
+        color: colour, shape, detail: { field: "index" },
+        strokeDash: { field: "network", type: "nominal", scale: { domain: networks } },
+        tooltip: [...told, { field: "value", type: "quantitative", format: ".4~f", title: measures[measure] }],
+      },
+    };
+  }
+
+  function endChart(shown) {
+    const values = shown.map((run) => {
+      const test = run["test accuracy (%)"];
+      const label = `${run.run}, ${run.epochs} epochs` + (test === null ? " (validation)" : "");
+      return { ...run, curves: null, label, accuracy: test ?? run["validation accuracy (%)"] };
+    }).filter((run) => run.accuracy !== null);
+    const x = { field: "accuracy", type: "quantitative", title: "accuracy (%)", scale: { zero: false } };
+    const y = { field: "label", type: "nominal", title: null, sort: null };
+    return {
+      description: `Final accuracy of ${values.length} runs; the numbers are in the tables below`,
+      data: { values }, width: "container", height: { step: 22 },
+      layer: [
+        { mark: { type: "errorbar", extent: "stdev", ticks: true }, encoding: { x, y, color: colour } },
+        { mark: { type: "point", filled: true, size: 60 },
+          encoding: { x, y, color: colour, shape, tooltip: [...told.slice(0, 3), { field: "accuracy", type: "quantitative" }] } },
+      ],
+    };
+  }
+
+  async function draw(target, spec, empty) {
+    if (!spec.data.values.length) { target.replaceChildren(build("p", { textContent: empty })); return; }
+    const { view } = await vegaEmbed(target, spec, { actions: false, renderer: "svg", config: theme() });
+    target.view = view;
+  }
+
+  function show() {
+    for (const box of form.querySelectorAll("input")) box.checked = choice[box.name].includes(box.value);
+    form.measure.value = choice.measure[0];
+    const shown = runs.filter(chosen);
+    count.textContent = `${shown.length} of ${runs.length} runs chosen`;
+    filterTable("runs", runs);
+    filterTable("summary", summaryRows());
+    place.ready = Promise.all([
+      draw(curves, curveChart(shown), "None of the chosen runs has this measure: choose other runs or another measure."),
+      draw(ends, endChart(shown), "No run is chosen."),
+    ]);
+  }
+
+  readAddress();
+  show();
+  addEventListener("hashchange", () => { readAddress(); show(); });
+  new MutationObserver(show).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+})();
