@@ -20,7 +20,7 @@ folder = $(if $(filter-out $(2),$(DATASET)),$(1)=$$(cd "$(DATASET)" && pwd) || {
 
 # Two notebooks or tests that compute side by side with all threads each wait for one another's threads by spinning:
 # several times slower on two cores. Must be set before Python starts.
-run test reference slow-gallery slow-faults slow-mutants slow-browser slow-colab: export OMP_NUM_THREADS := 1
+run test reference slow-gallery slow-faults slow-mutants slow-browser slow-site slow-colab: export OMP_NUM_THREADS := 1
 
 # In JupyterLab two notebooks may well compute at once, and each should have all threads while it is alone; a run of an
 # hour should survive company. Threads that sleep while they wait cost 10 to 30 % alone; threads that spin cost a factor
@@ -35,8 +35,8 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := -1
 export MALLOC_TOP_PAD_ := 268435456
 
-.PHONY: help setup lab run test lint editions standalone render reference bench address clean
-.PHONY: slow-gallery slow-faults slow-mutants slow-browser slow-colab slow-lowest slow-newest slow-links
+.PHONY: help setup lab run test lint editions standalone site render reference address clean
+.PHONY: slow-gallery slow-faults slow-mutants slow-browser slow-site slow-colab slow-lowest slow-newest slow-links slow-bench
 
 help:
 	@echo "DATASET=NAME, or DATASET=FOLDER with {train,test}/<class>/*.png or .jpg, names the images for a target."
@@ -74,15 +74,16 @@ editions: $(STAMP)  ## write the notebooks for students (exercises blank) and fo
 standalone: $(STAMP)  ## write notebooks and snippets that need nothing of this repository into build/
 	$(BIN)/python tools/standalone.py
 
+site: $(STAMP)  ## write the web site into build/site/
+	$(PIP) -e ".[site]"
+	$(BIN)/python tools/website.py
+
 render: $(STAMP)  ## renew the committed outputs, up to two hours; DATASET=cifar10 unless given
 	$(call folder,COURSE_DATA,cifar10)$(BIN)/python tools/run.py --render
 	$(BIN)/python tools/picture.py
 
 reference: $(STAMP)  ## train the jobs of data/reference/ without a result, hours; DATASET=cifar10 unless given
 	$(BIN)/python -m course_utils.runs "$(STUDY)" --dataset "$(or $(DATASET),cifar10)"
-
-bench: $(STAMP)  ## measure the speed of training
-	$(BIN)/python tools/bench.py
 
 address: $(STAMP)  ## write the repository's address (ADDRESS, or that of origin) into notebooks and badges
 	$(BIN)/python tools/setup_cell.py $(if $(ADDRESS),"$(ADDRESS)")
@@ -106,6 +107,10 @@ slow-browser: $(STAMP)  ## run the notebooks in JupyterLab in headless Chromium,
 	$(PIP) -e ".[browser]"
 	$(BIN)/python -m pytest tests/slow/browser_check.py
 
+slow-site: site  ## look at the web site in headless Chromium, which must be installed
+	$(PIP) -e ".[browser]"
+	$(BIN)/python -m pytest tests/slow/site_check.py
+
 slow-colab: $(STAMP)  ## run the notebooks with Colab's versions on Python 3.13
 	$(BIN)/python -m pytest tests/slow/colab_check.py
 
@@ -116,3 +121,6 @@ slow-lowest slow-newest: slow-%:
 
 slow-links: $(STAMP)  ## ask whether the links that lead elsewhere are alive; needs a network
 	$(BIN)/python tools/links.py
+
+slow-bench: $(STAMP)  ## measure the speed of training
+	$(BIN)/python tools/bench.py

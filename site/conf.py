@@ -25,10 +25,13 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
+templates_path = ["_templates"]
+html_context = {"default_mode": "auto"}
 html_copy_source = html_show_sourcelink = False
 html_math_renderer = "mathml"
 html_theme_options = {
     "use_download_button": False,  # an edition is downloaded from below the title
+    "navbar_persistent": [],  # one field to search in, in the sidebar
     "show_toc_level": 2,
     "home_page_in_toc": True,
     "search_bar_text": "Search the course",

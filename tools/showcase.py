@@ -1,7 +1,9 @@
 """What the site shows of the package and of its records: runs for the results explorer, networks for the playground."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
+from html import escape
 
 import pandas as pd
 import torch
@@ -17,10 +19,20 @@ from course_utils.runs.run import Job, Run, load_runs
 RULES = {"S9": S9_RULES, "S8": S8_RULES}
 
 
-def as_html(table: pd.DataFrame, label: str, name: str | None = None) -> str:
-    """A table that scrolls by itself where it is wider than the page."""
-    html = table.to_html(index=False, border=0, na_rep="", table_id=name, classes="table", escape=True)
-    return f'<div class="scrolling" role="region" aria-label="{label}" tabindex="0">\n{html}\n</div>'
+def as_html(table: pd.DataFrame, label: str, name: str = "") -> str:
+    """A table that scrolls by itself where it is wider than the page; what is missing stays empty."""
+
+    def row(tag: str, values: Iterable) -> str:
+        texts = ["" if pd.isna(value) else f"{value:,}" if isinstance(value, int) else str(value) for value in values]
+        cells = zip(classes, map(escape, texts), strict=True)
+        return "<tr>" + "".join(f'<{tag} class="{kind}">{text}</{tag}>' for kind, text in cells) + "</tr>"
+
+    numeric = [pd.to_numeric(table[column], errors="coerce").notna() | table[column].isna() for column in table]
+    classes = ["number" if column.all() else "text" for column in numeric]
+    body = "\n".join(row("td", values) for values in table.astype(object).itertuples(index=False))
+    head = f"<thead>{row('th', table.columns)}</thead>"
+    content = f'<table class="table" id="{name}">{head}<tbody>\n{body}\n</tbody></table>'
+    return f'<div class="scrolling" role="region" aria-label="{label}" tabindex="0">{content}</div>'
 
 
 @cache

@@ -23,6 +23,7 @@ from course_utils.runs.bands import read_bands
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS, SITE, BUILD = ROOT / "notebooks", ROOT / "site", ROOT / "build"
+PREFIX = "course_utils."
 SOURCES = BUILD / "site-source"
 DESCRIBING = re.compile(r"\b(figures?|panels?|picture|matrix|galler(y|ies)|colour|left|below|above)\b", re.IGNORECASE)
 EXERCISES = re.compile(r"^## Exercises\s+", re.MULTILINE)
@@ -30,27 +31,28 @@ MARKUP = re.compile(r"[`*$\\]|\[(?P<text>[^\]]*)\]\([^)]*\)")
 
 
 def describing(text: str) -> list[str]:
-    """The sentences of a Markdown text that describe a figure, as plain text."""
+    """The sentences of a Markdown text that describe a figure, as plain text, paragraph by paragraph."""
     paragraphs = [part for part in text.split("\n\n") if not part.startswith(("#", "|", "- ", "$$"))]
     plain = [MARKUP.sub(lambda found: found["text"] or "", " ".join(part.split())) for part in paragraphs]
-    sentences = [sentence for part in plain for sentence in re.split(r"(?<=[.?!:]) (?=[A-Z])", part)]
-    return [sentence for sentence in sentences if DESCRIBING.search(sentence)]
+    sentences = [re.split(r"(?<=[.?!:]) (?=[A-Z])", part) for part in plain]
+    found = [" ".join(sentence for sentence in part if DESCRIBING.search(sentence)) for part in sentences]
+    return [part for part in found if part]
 
 
 def alternative_text(book: nbformat.NotebookNode, index: int) -> str:
-    """What the text around the cell says about its figures: the text before it or, where that says nothing, after it.
+    """What the text around a cell says about its figures: the paragraph nearest before it, else nearest after it.
 
-    A description in the cell's own metadata goes first. Raises `ValueError` where there is none at all.
+    A description in the cell's own metadata, `alt`, goes first. Raises `ValueError` where there is none at all.
     """
-    cell = book.cells[index]
-    if given := cell.metadata.get("alt"):
+    if given := book.cells[index].metadata.get("alt"):
         return given
-    texts = [other.source for other in book.cells[max(0, index - 3) : index] if other.cell_type == "markdown"][::-1]
-    texts += [other.source for other in book.cells[index + 1 : index + 2] if other.cell_type == "markdown"]
-    before, *_, after = (describing(text) for text in (*texts, texts[-1]))
-    if not (found := before or after or [sentence for text in texts for sentence in describing(text)]):
-        raise ValueError(f"no text describes the figure of cell '{cell.id}'")
-    return " ".join(found)
+    near, far, after = (
+        [part for cell in cells if cell.cell_type == "markdown" for part in describing(cell.source)]
+        for cells in (book.cells[index - 1 : index], book.cells[max(0, index - 3) : index - 1], book.cells[index + 1 :][:1])
+    )
+    if not (found := [*near[::-1], *after, *far[::-1]]):
+        raise ValueError(f"no text describes the figure of cell '{book.cells[index].id}'")
+    return found[0]
 
 
 def is_import(cell: nbformat.NotebookNode) -> bool:
@@ -116,7 +118,8 @@ def overview(books: dict[str, nbformat.NotebookNode]) -> str:
     for name, book in books.items():
         title, _, text = BADGE.sub("", book.cells[0].source).strip().partition("\n\n")
         lesson = book.cells[1].source.replace("## What you will learn\n\n", "**You will learn**\n\n")
-        parts.append(f"## [{title.removeprefix('# ')}]({name}.ipynb)\n\n{text}\n\n{lesson}")
+        read = f"[Read session {name.partition('_')[0]}]({name}.ipynb)"
+        parts.append(f"## {title.removeprefix('# ')}\n\n{text}\n\n{lesson}\n\n{read}")
     return "\n\n".join(parts)
 
 
@@ -128,7 +131,7 @@ def bands() -> str:
         low, high = entry["band"]
         rows.append(run | {"test accuracy (%)": f"{100 * low:g} to {100 * high:g}", "why": entry["why"]})
     table = pd.DataFrame(rows).rename(columns=lambda column: column.replace("_", " "))
-    return as_html(table, "Bands of test accuracy")
+    return as_html(table, "Bands of test accuracy", "bands")
 
 
 def api() -> str:
@@ -137,13 +140,13 @@ def api() -> str:
     for room in sorted({path.parent for path in package.rglob("*.py")}, key=lambda room: (room == package, room)):
         name = ".".join(room.relative_to(ROOT).parts)
         about = (ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))) or "").splitlines()[0]
-        parts.append(f"## `{name}`\n\n{about}")
+        parts.append(f"## `{name.removeprefix(PREFIX) or name}`\n\n{about}")
         for path in sorted(room.glob("[a-z]*.py")):
             tree = ast.parse(path.read_text(encoding="utf-8"))
             names = [getattr(node, "name", "_") for node in tree.body]
             if not all(name.startswith("_") for name in names):
                 module = f"{name}.{path.stem}"
-                parts.append(f"### `{module}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n```")
+                parts.append(f"### `{module.removeprefix(PREFIX)}`\n\n```{{eval-rst}}\n.. automodule:: {module}\n```")
     return "\n\n".join(parts)
 
 
@@ -197,7 +200,13 @@ def main() -> int:
     target = BUILD / "site"
     shutil.rmtree(target, ignore_errors=True)
     options = ["-q", "-W", "--keep-going", "-j", "auto", "-d", str(BUILD / "site-doctrees")]
-    return sphinx([*options, str(SOURCES), str(target)]) or print(target / "index.html") or 0
+    if failed := sphinx([*options, str(SOURCES), str(target)]):
+        return failed
+    for unused in [*target.rglob("*.map"), *target.rglob("fontawesome.js*"), target / ".buildinfo"]:
+        unused.unlink(missing_ok=True)
+    (target / ".nojekyll").touch()  # else GitHub Pages leaves out folders with an underscore
+    print(target / "index.html")
+    return 0
 
 
 if __name__ == "__main__":

@@ -17,8 +17,12 @@
     return element;
   };
 
-  // The choice at first: reference runs of the first network.
-  const choice = { study: [runs[0].study], network: [runs[0].network], norm: norms, measure: ["train_accuracy"] };
+  // The choice at first: the reference runs of the network that has most of them.
+  const first = runs.filter((run) => run.study === runs[0].study);
+  const often = (network) => first.filter((run) => run.network === network).length;
+  const choice = {
+    study: [runs[0].study], network: [networks.reduce((a, b) => (often(b) > often(a) ? b : a))], norm: norms, measure: ["train_accuracy"],
+  };
 
   function readAddress() {
     for (const [name, value] of new URLSearchParams(location.hash.slice(1))) {
@@ -80,12 +84,14 @@
     const style = getComputedStyle(document.documentElement);
     const text = style.getPropertyValue("--pst-color-text-base").trim();
     const line = style.getPropertyValue("--pst-color-border").trim();
-    const axis = { labelColor: text, titleColor: text, gridColor: line, domainColor: line, tickColor: line, labelLimit: 300 };
+    const axis = { labelColor: text, titleColor: text, gridColor: line, domainColor: line, tickColor: line };
     return { background: null, axis, legend: { labelColor: text, titleColor: text, orient: "bottom", columns: 3 }, view: { stroke: line } };
   }
 
-  const colour = { field: "norm", type: "nominal", scale: { domain: norms, range: colours } };
-  const shape = { field: "norm", type: "nominal", scale: { domain: norms } };
+  // Norms keep their colour and shape whatever is chosen; the legends name what is shown.
+  const legend = (shown, field, more) => ({ ...more, values: [...new Set(shown.map((run) => run[field]))] });
+  const colour = (shown) => ({ field: "norm", type: "nominal", scale: { domain: norms, range: colours }, legend: legend(shown, "norm") });
+  const shape = (shown) => ({ field: "norm", type: "nominal", scale: { domain: norms }, legend: legend(shown, "norm") });
   const told = ["run", "study", "seed", "epoch"].map((field) => ({ field, type: "nominal" }));
 
   function curveChart(shown) {
@@ -102,8 +108,9 @@
       encoding: {
         x: { field: "epoch", type: "quantitative", title: "epoch", axis: { tickMinStep: 1 } },
         y: { field: "value", type: "quantitative", title: measures[measure], scale: { zero: false } },
-        color: colour, shape, detail: { field: "index" },
-        strokeDash: { field: "network", type: "nominal", scale: { domain: networks } },
+        color: colour(shown), shape: shape(shown), detail: { field: "index" },
+        strokeDash: { field: "network", type: "nominal", scale: { domain: networks },
+          legend: legend(shown, "network", { symbolType: "stroke", symbolStrokeColor: theme().axis.labelColor }) },
         tooltip: [...told, { field: "value", type: "quantitative", format: ".4~f", title: measures[measure] }],
       },
     };
@@ -116,21 +123,22 @@
       return { ...run, curves: null, label, accuracy: test ?? run["validation accuracy (%)"] };
     }).filter((run) => run.accuracy !== null);
     const x = { field: "accuracy", type: "quantitative", title: "accuracy (%)", scale: { zero: false } };
-    const y = { field: "label", type: "nominal", title: null, sort: null };
+    const y = { field: "label", type: "nominal", title: null, sort: null, axis: { labelLimit: 0.45 * ends.clientWidth } };
     return {
       description: `Final accuracy of ${values.length} runs; the numbers are in the tables below`,
       data: { values }, width: "container", height: { step: 22 },
       layer: [
-        { mark: { type: "errorbar", extent: "stdev", ticks: true }, encoding: { x, y, color: colour } },
+        { transform: [{ joinaggregate: [{ op: "count", as: "n" }], groupby: ["label", "study"] }, { filter: "datum.n > 1" }],
+          mark: { type: "errorbar", extent: "stdev", ticks: true }, encoding: { x, y, color: colour(shown) } },
         { mark: { type: "point", filled: true, size: 60 },
-          encoding: { x, y, color: colour, shape, tooltip: [...told.slice(0, 3), { field: "accuracy", type: "quantitative" }] } },
+          encoding: { x, y, color: colour(shown), shape: shape(shown), tooltip: [...told.slice(0, 3), { field: "accuracy", type: "quantitative" }] } },
       ],
     };
   }
 
   async function draw(target, spec, empty) {
     if (!spec.data.values.length) { target.replaceChildren(build("p", { textContent: empty })); return; }
-    const { view } = await vegaEmbed(target, spec, { actions: false, renderer: "svg", config: theme() });
+    const { view } = await vegaEmbed(target, spec, { actions: false, renderer: "svg", logLevel: 1, config: theme() });
     target.view = view;
   }
 

@@ -159,7 +159,7 @@
     const total = build("p", { role: "status" });
     const body = build("tbody");
     const picture = build("div"), said = build("p", { "aria-live": "polite" });
-    let selected = Infinity;
+    let selected = null; // null: the last layer that sees at most half of the image
 
     const heads = ["layer", "grid", "channels", "parameters", "multiply-adds", "jump j", "field r", "step", "change"];
     const table = build("table", { className: "table" },
@@ -201,7 +201,7 @@
       pick.setAttribute("aria-label", `${row.line}: show what layer ${index + 1} reads`);
       const cells = [pick, `${row.sizeIn} → ${row.sizeOut}`, row.channels, grouped(row.parameters), grouped(row.macs),
         row.jump, row.field, row.formula ?? ""];
-      const line = build("tr", {}, ...cells.map((cell) => build("td", {}, cell)), build("td", {},
+      const line = build("tr", {}, ...cells.map((cell, i) => build("td", { className: i % 7 ? "number" : "text" }, cell)), build("td", {},
         button("↑", "move up", () => change(index, index - 1), index === 0), " ",
         button("↓", "move down", () => change(index, index + 1), index === count - 1), " ",
         button("✕", "remove", () => change(index, null))));
@@ -222,7 +222,7 @@
         svg("path", { d: lines, stroke: "var(--pst-color-border)", "stroke-width": 0.5 }),
         svg("rect", { x: low * cell, y: low * cell, width: (high - low + 1) * cell, height: (high - low + 1) * cell, fill: "none",
           stroke: "var(--pst-color-text-base)", "stroke-width": 2, "stroke-dasharray": "6 4" })));
-      said.textContent = words + " Filled: what it reads; dashed: the receptive field, which may reach beyond the image into its padding.";
+      said.textContent = words + " Filled: what it reads; dashed: the receptive field, which may reach into the padding. Pick another layer in the table.";
     }
 
     function show() {
@@ -237,7 +237,7 @@
         error.textContent = problem.message;
         return;
       }
-      selected = Math.max(0, Math.min(selected, rows.length - 1));
+      selected = Math.min(selected ?? rows.findLastIndex((row) => 2 * row.field <= size.valueAsNumber), rows.length - 1);
       const cost = budget(rows);
       total.textContent = `${rows.length} layers: ${grouped(cost.parameters)} parameters, ${grouped(cost.macs)} multiply-adds and `
         + `${(cost.activation_bytes / 2 ** 20).toFixed(2)} MiB of activations per image.`;
@@ -251,16 +251,15 @@
       else { picture.replaceChildren(); said.textContent = "Add a layer to begin."; }
     }
 
-    preset.addEventListener("change", () => { if (preset.value) { text.value = data.networks[preset.value]; selected = Infinity; show(); } });
+    preset.addEventListener("change", () => { if (preset.value) { text.value = data.networks[preset.value]; selected = null; show(); } });
     text.addEventListener("input", () => { preset.value = ""; show(); });
     for (const input of [size, channels, rules]) input.addEventListener("input", show);
     place.append(
       build("p", {}, labelled("Start from", preset), labelled("image side", size), labelled("channels", channels)),
-      labelled("Layers, one per line", text), error, form, total,
-      build("div", { className: "scrolling", role: "region", tabIndex: 0, "aria-label": "Layers, step by step" }, table),
       build("div", { className: "sides" },
-        build("div", {}, build("h3", { textContent: "What one output reads" }), picture, said),
-        build("div", {}, build("h3", { textContent: "Rules" }), labelled("of session", rules), ticks)));
+        build("div", {}, labelled("Layers, one per line", text), error, form), build("div", {}, picture, said)),
+      total, build("div", { className: "scrolling", role: "region", tabIndex: 0, "aria-label": "Layers, step by step" }, table),
+      build("h3", { textContent: "Does it keep the rules?" }), labelled("Rules of session", rules), ticks);
     preset.value = names.at(-1);
     preset.dispatchEvent(new Event("change"));
     offer();
