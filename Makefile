@@ -107,8 +107,8 @@ slow-browser: $(STAMP)  ## run the notebooks in JupyterLab in headless Chromium,
 	$(PIP) -e ".[browser]"
 	$(BIN)/python -m pytest tests/slow/browser_check.py
 
-slow-site: site  ## look at the web site in headless Chromium, which must be installed
-	$(PIP) -e ".[browser]"
+slow-site: $(STAMP)  ## build the web site and use it in headless Chromium, which must be installed
+	$(PIP) -e ".[site,browser]"
 	$(BIN)/python -m pytest tests/slow/site_check.py
 
 slow-colab: $(STAMP)  ## run the notebooks with Colab's versions on Python 3.13

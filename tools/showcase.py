@@ -1,9 +1,11 @@
 """What the site shows of the package and of its records: runs for the results explorer, networks for the playground."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cache
 from html import escape
+from typing import Any
 
 import pandas as pd
 import torch
@@ -13,18 +15,22 @@ from course_utils.analysis.networks import budget, receptive_field
 from course_utils.exercises.rules import S8_RULES, S9_RULES, audit
 from course_utils.files import REFERENCE
 from course_utils.networks import NETWORKS, make_network
+from course_utils.runs.bands import read_bands
 from course_utils.runs.reference import SESSIONS, load_lesson, reference_table
 from course_utils.runs.run import Job, Run, load_runs
 
 RULES = {"S9": S9_RULES, "S8": S8_RULES}
 
 
+def _text(value) -> str:
+    return "" if pd.isna(value) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def as_html(table: pd.DataFrame, label: str, name: str = "") -> str:
     """A table that scrolls by itself where it is wider than the page; what is missing stays empty."""
 
     def row(tag: str, values: Iterable) -> str:
-        texts = ["" if pd.isna(value) else f"{value:,}" if isinstance(value, int) else str(value) for value in values]
-        cells = zip(classes, map(escape, texts), strict=True)
+        cells = zip(classes, map(escape, map(_text, values)), strict=True)
         return "<tr>" + "".join(f'<{tag} class="{kind}">{text}</{tag}>' for kind, text in cells) + "</tr>"
 
     numeric = [pd.to_numeric(table[column], errors="coerce").notna() | table[column].isna() for column in table]
@@ -33,6 +39,19 @@ def as_html(table: pd.DataFrame, label: str, name: str = "") -> str:
     head = f"<thead>{row('th', table.columns)}</thead>"
     content = f'<table class="table" id="{name}">{head}<tbody>\n{body}\n</tbody></table>'
     return f'<div class="scrolling" role="region" aria-label="{label}" tabindex="0">{content}</div>'
+
+
+def embedded(name: str, content) -> str:
+    """Data inside a page: a page that is opened as a file may not read other files."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
+    return f'<script type="application/json" id="{name}">{text}</script>'
+
+
+def vega() -> str:
+    """The charts' library as one script, `vegaEmbed`."""
+    import vl_convert  # only here: no test needs it
+
+    return f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}}})();"
 
 
 @cache
@@ -48,7 +67,7 @@ def _row(study: str, name: str, run: Run, cost: dict) -> dict:
         return None if share is None else round(100 * share, 2)
 
     job = run.job
-    row = {"study": study, "run": name, "network": job.network, "norm": job.norm, "data": run.data}
+    row: dict[str, Any] = {"study": study, "run": name, "network": job.network, "norm": job.norm, "data": run.data}
     row |= {"epochs": run.epochs, "images": run.train_images, "batch size": job.batch_size, "seed": job.seed}
     row |= {"test accuracy (%)": per_cent(run.test_accuracy), "validation accuracy (%)": per_cent(run.val_accuracy)}
     row |= cost | {"seconds": round(run.history.seconds)}
@@ -69,8 +88,7 @@ def results() -> pd.DataFrame:
     def cost(job: Job) -> dict:
         return _cost(job.network, job.norm, tuple(job.options.items()))
 
-    for run in load_runs(REFERENCE):
-        rows.append(_row("reference runs", _named(run.job), run, cost(run.job)))
+    rows += [_row("reference runs", _named(run.job), run, cost(run.job)) for run in load_runs(REFERENCE)]
     for file in sorted(SESSIONS.glob("*.json")):
         session, lesson = file.stem.partition("_")[0], load_lesson(file.stem)
         rows += [_row(f"{session}, runs", _named(run.job), run, cost(run.job)) for run in lesson["runs"].values()]
@@ -83,6 +101,18 @@ def summary() -> pd.DataFrame:
     """The reference table, for printing."""
     table = reference_table().round(2)
     return table.rename(columns={"mean": "test accuracy (%)", "std": "± over seeds"})
+
+
+def bands() -> pd.DataFrame:
+    """The entries of `bands.yaml`, for printing."""
+    rows = []
+    for entry in read_bands():
+        run = {
+            name: " or ".join(map(str, each)) if isinstance(each, list) else each for name, each in entry["run"].items()
+        }
+        low, high = entry["band"]
+        rows.append(run | {"test accuracy (%)": f"{100 * low:g} to {100 * high:g}", "why": entry["why"]})
+    return pd.DataFrame(rows).rename(columns=lambda column: column.replace("_", " "))
 
 
 def layer_line(module: nn.Module) -> str:

@@ -5,21 +5,17 @@ their solutions, the exercises, the results and the tables of numbers. No notebo
 """
 
 import ast
-import json
 import re
 import shutil
 import sys
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 from editions import SOLUTION, blank, student_edition
 from nbformat.v4 import new_markdown_cell
 from setup_cell import ADDRESS, BADGE, SETUP, is_known, revision
-from showcase import as_html, playground, results, summary
+from showcase import as_html, bands, embedded, playground, results, summary, vega
 from standalone import standalone
-
-from course_utils.runs.bands import read_bands
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS, SITE, BUILD = ROOT / "notebooks", ROOT / "site", ROOT / "build"
@@ -48,7 +44,11 @@ def alternative_text(book: nbformat.NotebookNode, index: int) -> str:
         return given
     near, far, after = (
         [part for cell in cells if cell.cell_type == "markdown" for part in describing(cell.source)]
-        for cells in (book.cells[index - 1 : index], book.cells[max(0, index - 3) : index - 1], book.cells[index + 1 :][:1])
+        for cells in (
+            book.cells[index - 1 : index],
+            book.cells[max(0, index - 3) : index - 1],
+            book.cells[index + 1 :][:1],
+        )
     )
     if not (found := [*near[::-1], *after, *far[::-1]]):
         raise ValueError(f"no text describes the figure of cell '{book.cells[index].id}'")
@@ -94,7 +94,9 @@ def session_page(book: nbformat.NotebookNode, name: str) -> nbformat.NotebookNod
     heading, _, text = BADGE.sub("", title.source).strip().partition("\n\n")
     title.source = f"{heading}\n\n{launch(name)}\n\n{text}"
     session = name.partition("_")[0]
-    link = f"## Exercises\n\nThe exercises of this session stand [on a page of their own](exercises.md#{session.lower()})."
+    link = (
+        f"## Exercises\n\nThe exercises of this session stand [on a page of their own](exercises.md#{session.lower()})."
+    )
     book.cells[exercises.start : exercises.stop] = [new_markdown_cell(link)]
     return book
 
@@ -121,17 +123,6 @@ def overview(books: dict[str, nbformat.NotebookNode]) -> str:
         read = f"[Read session {name.partition('_')[0]}]({name}.ipynb)"
         parts.append(f"## {title.removeprefix('# ')}\n\n{text}\n\n{lesson}\n\n{read}")
     return "\n\n".join(parts)
-
-
-def bands() -> str:
-    """The bands of accuracies in `bands.yaml`, as HTML."""
-    rows = []
-    for entry in read_bands():
-        run = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in entry["run"].items()}
-        low, high = entry["band"]
-        rows.append(run | {"test accuracy (%)": f"{100 * low:g} to {100 * high:g}", "why": entry["why"]})
-    table = pd.DataFrame(rows).rename(columns=lambda column: column.replace("_", " "))
-    return as_html(table, "Bands of test accuracy", "bands")
 
 
 def api() -> str:
@@ -168,7 +159,7 @@ def write_sources(folder: Path = SOURCES) -> None:
         "exercises.md": "\n\n".join(exercises_section(book, name) for name, book in books.items()),
         "glossary.md": glossary,
         "api.md": api(),
-        "bands.html": bands(),
+        "bands.html": as_html(bands(), "Bands of test accuracy", "bands"),
         "summary.html": as_html(summary(), "Reference runs", "summary"),
         "runs.html": as_html(runs.drop(columns="curves"), "Every run", "runs"),
         "runs-data.html": embedded("runs-data", runs.to_dict("records")),
@@ -178,19 +169,6 @@ def write_sources(folder: Path = SOURCES) -> None:
     for file, text in made.items():
         (folder / "made" / file).write_text(text, encoding="utf-8")
     (folder / "_static" / "vega.js").write_text(vega(), encoding="utf-8")
-
-
-def embedded(name: str, content) -> str:
-    """Data inside a page: a page that is opened as a file may not read other files."""
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
-    return f'<script type="application/json" id="{name}">{text}</script>'
-
-
-def vega() -> str:
-    """The charts' library as one script, `vegaEmbed`."""
-    import vl_convert  # only here: no test needs it
-
-    return f"(() => {{{vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;')}}})();"
 
 
 def main() -> int:

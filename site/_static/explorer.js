@@ -103,7 +103,7 @@
     })));
     return {
       description: `${measures[measure]} by epoch of ${shown.length} runs; the numbers are in the tables below`,
-      data: { values }, width: "container", height: 320,
+      data: { name: "shown", values }, width: "container", height: 320,
       mark: { type: "line", point: { size: 25 }, strokeWidth: 1.5 },
       encoding: {
         x: { field: "epoch", type: "quantitative", title: "epoch", axis: { tickMinStep: 1 } },
@@ -126,7 +126,7 @@
     const y = { field: "label", type: "nominal", title: null, sort: null, axis: { labelLimit: 0.45 * ends.clientWidth } };
     return {
       description: `Final accuracy of ${values.length} runs; the numbers are in the tables below`,
-      data: { values }, width: "container", height: { step: 22 },
+      data: { name: "shown", values }, width: "container", height: { step: 22 },
       layer: [
         { transform: [{ joinaggregate: [{ op: "count", as: "n" }], groupby: ["label", "study"] }, { filter: "datum.n > 1" }],
           mark: { type: "errorbar", extent: "stdev", ticks: true }, encoding: { x, y, color: colour(shown) } },

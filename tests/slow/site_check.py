@@ -155,7 +155,9 @@ def test_search(page, address):
 def test_copy_button_and_folded_cells(page, address):
     page.goto(f"{address}/S8_normalization.html")
     source = nbformat.read(ROOT / "notebooks" / "S8_normalization.ipynb", as_version=4).cells
-    code = [cell.source for cell in source if cell.cell_type == "code" and "solution" not in cell.metadata.get("tags", [])]
+    code = [
+        cell.source for cell in source if cell.cell_type == "code" and "solution" not in cell.metadata.get("tags", [])
+    ]
     cells = page.locator(".cell_input")
     assert cells.count() == len(code)
     assert page.locator("details:not([open]) .cell_input").count() == 2  # set-up and imports
@@ -211,7 +213,10 @@ def test_tables_without_javascript_are_the_records(chromium, address):
             assert number(shown[f"{name} accuracy (%)"]) == expected
         if shown["parameters"]:
             model = make_network(job["network"], norm=job["norm"], **job["options"])
-            assert [number(shown["parameters"]), number(shown["multiply-adds"])] == [budget(model).parameters, budget(model).macs]
+            assert [number(shown["parameters"]), number(shown["multiply-adds"])] == [
+                budget(model).parameters,
+                budget(model).macs,
+            ]
     page.context.close()
 
 
@@ -225,11 +230,10 @@ def test_charts_are_the_records_and_the_link_keeps_the_choice(page, address):
 
     def check(page):
         page.evaluate("document.getElementById('explorer').ready")
-        curves, ends = page.evaluate(
-            "[...document.querySelectorAll('#explorer .chart')].map(chart => chart.view.data(chart.view.getState().data ? "
-            "Object.keys(chart.view.getState({data: () => true}).data).find(name => name.startsWith('source')) : 'source_0'))"
-        )
-        expected = [100 * m["val_accuracy"] for run in runs for m in run["history"]["metrics"] if m["val_accuracy"] is not None]
+        charts = "[...document.querySelectorAll('#explorer .chart')]"
+        curves, ends = page.evaluate(f"{charts}.map(chart => chart.view.data('shown'))")
+        metrics = [epoch for run in runs for epoch in run["history"]["metrics"]]
+        expected = [100 * epoch["val_accuracy"] for epoch in metrics if epoch["val_accuracy"] is not None]
         assert [point["value"] for point in curves] == pytest.approx(expected)
         last = [run["test_accuracy"] if run["test_accuracy"] is not None else run["val_accuracy"] for run in runs]
         assert [point["accuracy"] for point in ends] == pytest.approx([100 * share for share in last], abs=0.00501)
@@ -248,7 +252,12 @@ def test_charts_are_the_records_and_the_link_keeps_the_choice(page, address):
 def a_layer(draw: random.Random, channels: int, size: int, grid: bool) -> tuple[str, list[nn.Module]] | None:
     """A layer at random as the playground writes it and in PyTorch; None for one that does not fit."""
     kind = draw.choice(["conv"] * 5 + ["maxpool", "avgpool", "norm", "relu", "dropout", "average", "linear"])
-    k, s, p, d = draw.choice([1, 2, 3, 3, 3, 5]), draw.choice([1, 1, 2, 3]), draw.randint(0, 2), draw.choice([1, 1, 2, 3])
+    k, s, p, d = (
+        draw.choice([1, 2, 3, 3, 3, 5]),
+        draw.choice([1, 1, 2, 3]),
+        draw.randint(0, 2),
+        draw.choice([1, 1, 2, 3]),
+    )
     if kind == "linear":
         out = draw.randint(1, 12)
         return f"linear {out}", [*([nn.Flatten()] if grid else []), nn.Linear(channels * size**2, out)]
@@ -337,7 +346,10 @@ def test_playground_shows_what_an_output_reads(page, address):
         output = model.double()(images.double())
         output[0, :, output.shape[2] // 2, output.shape[3] // 2].sum().backward()
         moved = images.grad[0].sum(0) != 0
-        index, ask = len(text.splitlines()) - 1, "([text, c, n, i]) => playground.reads(playground.compute(text, c, n), i).places"
+        index, ask = (
+            len(text.splitlines()) - 1,
+            "([text, c, n, i]) => playground.reads(playground.compute(text, c, n), i).places",
+        )
         places = page.evaluate(ask, [text, channels, size, index])
         expected = torch.zeros(size, size, dtype=torch.bool)
         for place in places:
@@ -351,7 +363,17 @@ def test_playground_has_the_means_of_pytorch(page, address):
     page.goto(f"{address}/playground.html")
     x = torch.tensor(page.evaluate("JSON.parse(document.getElementById('playground-data').textContent).batch")).double()
     n, c, h, w = x.shape
-    for axes, groups in (("NHW", 1), ("CHW", 1), ("CHW", 4), ("HW", 1), ("N", 1), ("C", 2), ("NCHW", 1), ("W", 1), ("", 1)):
+    for axes, groups in (
+        ("NHW", 1),
+        ("CHW", 1),
+        ("CHW", 4),
+        ("HW", 1),
+        ("N", 1),
+        ("C", 2),
+        ("NCHW", 1),
+        ("W", 1),
+        ("", 1),
+    ):
         cut = x.reshape(n, groups, c // groups, h, w) if "C" in axes else x.reshape(n, c, 1, h, w)
         dims = [{"N": 0, "C": 2, "H": 3, "W": 4}[axis] for axis in axes]
         expected = (cut.mean(dims) if dims else cut).flatten().tolist()
@@ -366,7 +388,9 @@ def test_playground_has_the_means_of_pytorch(page, address):
 def test_keyboard_reaches_and_works_the_playground(page, address):
     page.goto(f"{address}/playground.html")
     ask = ":is(#layers-tool, #axes-tool) :is(input, select, textarea, button, [tabindex='0']):not([disabled])"
-    page.evaluate(f"document.querySelectorAll(`{ask}`).forEach((element, index) => {{ element.dataset.stop = index; }})")
+    page.evaluate(
+        f"document.querySelectorAll(`{ask}`).forEach((element, index) => {{ element.dataset.stop = index; }})"
+    )
     count, reached = page.locator(ask).count(), set()
     for _ in range(count + 200):
         page.keyboard.press("Tab")
@@ -416,7 +440,9 @@ def test_weight_and_first_content(page, address, name):
     for _ in range(3):
         page.goto(f"{address}/{name}.html", wait_until="networkidle")
         times.append(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
-    blocking = page.evaluate("performance.getEntriesByType('resource').filter(r => r.renderBlockingStatus === 'blocking').length")
+    blocking = page.evaluate(
+        "performance.getEntriesByType('resource').filter(r => r.renderBlockingStatus === 'blocking').length"
+    )
     entry = {"MB": round(sum(sizes.values()) / 1e6, 2), "requests": len(sizes), "render-blocking": blocking}
     report[name] = entry | {"first content (ms)": [round(each) for each in times]}
     assert min(times) < 1500
