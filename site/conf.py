@@ -17,7 +17,6 @@ copybutton_selector = "div.cell_input div.highlight pre, div.highlight-python di
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
-python_maximum_signature_line_length = 88
 add_module_names = False
 default_role = "code"  # a docstring's single backticks
 
@@ -47,8 +46,10 @@ if is_known(ADDRESS):
 
 def visit_math(self, node):
     """Formulas are MathML, which browsers draw by themselves: no script, and nothing to fetch."""
-    display = "block" if isinstance(node, nodes.math_block) else "inline"
-    self.body.append(convert(node.astext(), display=display))
+    if isinstance(node, nodes.math_block):  # wider than a phone: it scrolls, by the keyboard too
+        self.body.append(f'<div class="formula" tabindex="0">{convert(node.astext(), display="block")}</div>')
+    else:
+        self.body.append(convert(node.astext()))
     raise nodes.SkipNode
 
 

@@ -23,7 +23,9 @@ RULES = {"S9": S9_RULES, "S8": S8_RULES}
 
 
 def _text(value) -> str:
-    return "" if pd.isna(value) else f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, int | float):
+        return "" if pd.isna(value) else f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+    return str(value if value is not None else "")
 
 
 def as_html(table: pd.DataFrame, label: str, name: str = "") -> str:

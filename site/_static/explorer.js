@@ -9,7 +9,8 @@
   };
   const norms = [...new Set(runs.map((run) => run.norm))];
   const networks = [...new Set(runs.map((run) => run.network))];
-  const colours = ["#0173b2", "#de8f05", "#029e73", "#cc78bc"]; // as in the figures of the sessions
+  const isDark = () => document.documentElement.dataset.theme === "dark";
+  const colours = () => (isDark() ? ["#56b4e9", "#f0b040", "#3fcf9f", "#e0a0d0"] : ["#0173b2", "#c77f00", "#029e73", "#b45fa3"]);
 
   const build = (tag, attributes = {}, ...children) => {
     const element = Object.assign(document.createElement(tag), attributes);
@@ -90,7 +91,7 @@
 
   // Norms keep their colour and shape whatever is chosen; the legends name what is shown.
   const legend = (shown, field, more) => ({ ...more, values: [...new Set(shown.map((run) => run[field]))] });
-  const colour = (shown) => ({ field: "norm", type: "nominal", scale: { domain: norms, range: colours }, legend: legend(shown, "norm") });
+  const colour = (shown) => ({ field: "norm", type: "nominal", scale: { domain: norms, range: colours() }, legend: legend(shown, "norm") });
   const shape = (shown) => ({ field: "norm", type: "nominal", scale: { domain: norms }, legend: legend(shown, "norm") });
   const told = ["run", "study", "seed", "epoch"].map((field) => ({ field, type: "nominal" }));
 
@@ -106,11 +107,11 @@
       data: { name: "shown", values }, width: "container", height: 320,
       mark: { type: "line", point: { size: 25 }, strokeWidth: 1.5 },
       encoding: {
-        x: { field: "epoch", type: "quantitative", title: "epoch", axis: { tickMinStep: 1 } },
+        x: { field: "epoch", type: "quantitative", title: "epoch", axis: { tickMinStep: 1, tickCount: 10 } },
         y: { field: "value", type: "quantitative", title: measures[measure], scale: { zero: false } },
         color: colour(shown), shape: shape(shown), detail: { field: "index" },
         strokeDash: { field: "network", type: "nominal", scale: { domain: networks },
-          legend: legend(shown, "network", { symbolType: "stroke", symbolStrokeColor: theme().axis.labelColor }) },
+          legend: legend(shown, "network", { symbolType: "stroke", symbolStrokeColor: theme().axis.labelColor, symbolSize: 400 }) },
         tooltip: [...told, { field: "value", type: "quantitative", format: ".4~f", title: measures[measure] }],
       },
     };
@@ -122,15 +123,15 @@
       const label = `${run.run}, ${run.epochs} epochs` + (test === null ? " (validation)" : "");
       return { ...run, curves: null, label, accuracy: test ?? run["validation accuracy (%)"] };
     }).filter((run) => run.accuracy !== null);
-    const x = { field: "accuracy", type: "quantitative", title: "accuracy (%)", scale: { zero: false } };
+    const x = { field: "accuracy", type: "quantitative", title: "accuracy (%)", scale: { zero: false }, axis: { tickCount: 8, labelOverlap: true } };
     const y = { field: "label", type: "nominal", title: null, sort: null, axis: { labelLimit: 0.45 * ends.clientWidth } };
     return {
       description: `Final accuracy of ${values.length} runs; the numbers are in the tables below`,
-      data: { name: "shown", values }, width: "container", height: { step: 22 },
+      data: { name: "shown", values }, width: "container", height: { step: 22 }, autosize: { type: "fit-x", contains: "padding" },
       layer: [
         { transform: [{ joinaggregate: [{ op: "count", as: "n" }], groupby: ["label", "study"] }, { filter: "datum.n > 1" }],
           mark: { type: "errorbar", extent: "stdev", ticks: true }, encoding: { x, y, color: colour(shown) } },
-        { mark: { type: "point", filled: true, size: 60 },
+        { mark: { type: "point", filled: true, opacity: 1, size: 60 },
           encoding: { x, y, color: colour(shown), shape: shape(shown), tooltip: [...told.slice(0, 3), { field: "accuracy", type: "quantitative" }] } },
       ],
     };
@@ -138,7 +139,7 @@
 
   async function draw(target, spec, empty) {
     if (!spec.data.values.length) { target.replaceChildren(build("p", { textContent: empty })); return; }
-    const { view } = await vegaEmbed(target, spec, { actions: false, renderer: "svg", logLevel: 1, config: theme() });
+    const { view } = await vegaEmbed(target, spec, { actions: false, renderer: "svg", config: theme() });
     target.view = view;
   }
 

@@ -50,6 +50,7 @@
   function compute(text, channels, size) {
     const rows = [];
     let jump = 1, field = 1, flat = false;
+    let step = 1, reach = 1; // as `audit` counts, for which a global average is a mean and no window
     text.split("\n").forEach((line, index) => {
       if (!line.trim()) return;
       try {
@@ -82,9 +83,13 @@
           row.formula = `r = ${field} + (${row.kernel} − 1)·${dilation}·${jump}, j = ${jump}·${row.stride}`;
           field += (row.kernel - 1) * dilation * jump;
           jump *= row.stride;
+          if (kind !== "average") {
+            reach += (row.kernel - 1) * dilation * step;
+            step *= row.stride;
+          }
         }
         flat ||= kind === "linear";
-        rows.push({ ...row, sizeOut: size, channels, jump, field });
+        rows.push({ ...row, sizeOut: size, channels, jump, field, reach });
       } catch (error) {
         throw new Error(`line ${index + 1}: ${error.message}`);
       }
@@ -127,7 +132,7 @@
     const collapse = !last ? "none" : last.kind === "conv" ? "convolution" : POOLING[last.kind] ?? "other";
     const found = [ // in the order of the package's rules
       ["max_parameters", sum(rows, "parameters"), (a, b) => a < b],
-      ["min_receptive_field", Math.max(1, ...rows.filter((row) => row.sizeOut > 1).map((row) => row.field)), (a, b) => a > b],
+      ["min_receptive_field", Math.max(1, ...rows.filter((row) => row.sizeOut > 1).map((row) => row.reach)), (a, b) => a > b],
       ["transitions", followed(pointwise, pools), (a, b) => a === b],
       ["max_pooling", number((row) => row.kind === "maxpool"), (a) => a === 0],
       ["strided", number((row) => row.kind === "conv" && row.stride > 1 && row.kernel === 3), (a, b) => a >= b],

@@ -144,7 +144,7 @@ def test_results_are_the_records():
 def test_tables_align_numbers_and_leave_out_what_is_missing():
     table = pd.DataFrame({"name": ["<a>", "b"], "count": [1234, None], "share": [0.5, 1.25]}, dtype=object)
     html = showcase.as_html(table, "A table", "t")
-    assert '<td class="text">&lt;a&gt;</td><td class="number">1,234</td><td class="number">0.5</td>' in html
+    assert '<td class="text">&lt;a&gt;</td><td class="number">1,234</td><td class="number">0.50</td>' in html
     assert '<td class="number"></td>' in html and 'aria-label="A table" tabindex="0"' in html and 'id="t"' in html
 
 
