@@ -24,6 +24,7 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
+html_favicon = "_static/icon.svg"
 templates_path = ["_templates"]
 html_context = {"default_mode": "auto"}
 html_copy_source = html_show_sourcelink = False
@@ -66,7 +67,16 @@ def number_alternative_texts(app, doctree):
                 image["alt"] = f"{text} ({number} of {len(images)})"
 
 
+def defer_scripts(app, pagename, templatename, context, doctree):
+    """The text is shown before scripts are loaded; they keep their order. The page that searches needs them at once."""
+    for script in context["script_files"] if pagename != "search" else ():
+        name = str(getattr(script, "filename", None) or "documentation_options.js")
+        if "documentation_options.js" not in name:  # what stands between the tags needs it
+            script.attributes.setdefault("defer", "defer")
+
+
 def setup(app):
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
     app.connect("doctree-read", number_alternative_texts)
+    app.connect("html-page-context", defer_scripts, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -118,22 +118,26 @@
   }
 
   function endChart(shown) {
+    const studies = new Set(shown.map((run) => run.study));
     const values = shown.map((run) => {
-      const test = run["test accuracy (%)"];
-      const label = `${run.run}, ${run.epochs} epochs` + (test === null ? " (validation)" : "");
-      return { ...run, curves: null, label, accuracy: test ?? run["validation accuracy (%)"] };
+      const test = run["test accuracy (%)"], words = [run.run, `${run.epochs} epochs`];
+      if (studies.size > 1) words.push(run.study);
+      if (test === null) words.push("validation");
+      return { ...run, curves: null, label: words.join(", "), accuracy: test ?? run["validation accuracy (%)"] };
     }).filter((run) => run.accuracy !== null);
+    const labels = values.map((run) => run.label);
+    const several = values.filter((run) => labels.indexOf(run.label) !== labels.lastIndexOf(run.label));
     const x = { field: "accuracy", type: "quantitative", title: "accuracy (%)", scale: { zero: false }, axis: { tickCount: 8, labelOverlap: true } };
     const y = { field: "label", type: "nominal", title: null, sort: null, axis: { labelLimit: 0.45 * ends.clientWidth } };
+    const bars = { data: { values: several }, mark: { type: "errorbar", extent: "stdev", ticks: true }, encoding: { x, y, color: colour(shown) } };
+    const tooltip = [...told.slice(0, 3), { field: "accuracy", type: "quantitative" }];
+    const points = {
+      mark: { type: "point", filled: true, opacity: 1, size: 60 }, encoding: { x, y, color: colour(shown), shape: shape(shown), tooltip },
+    };
     return {
       description: `Final accuracy of ${values.length} runs; the numbers are in the tables below`,
-      data: { name: "shown", values }, width: "container", height: { step: 22 }, autosize: { type: "fit-x", contains: "padding" },
-      layer: [
-        { transform: [{ joinaggregate: [{ op: "count", as: "n" }], groupby: ["label", "study"] }, { filter: "datum.n > 1" }],
-          mark: { type: "errorbar", extent: "stdev", ticks: true }, encoding: { x, y, color: colour(shown) } },
-        { mark: { type: "point", filled: true, opacity: 1, size: 60 },
-          encoding: { x, y, color: colour(shown), shape: shape(shown), tooltip: [...told.slice(0, 3), { field: "accuracy", type: "quantitative" }] } },
-      ],
+      data: { name: "shown", values }, width: "container", height: 22 * new Set(labels).size,
+      layer: several.length ? [points, bars] : [points],
     };
   }
 
