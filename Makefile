@@ -35,8 +35,8 @@ export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := -1
 export MALLOC_TOP_PAD_ := 268435456
 
-.PHONY: help setup lab run test lint editions standalone site render reference address clean
-.PHONY: slow-gallery slow-faults slow-mutants slow-browser slow-site slow-colab slow-lowest slow-newest slow-links slow-bench
+.PHONY: help setup lab run test lint editions site render reference bench address clean
+.PHONY: slow-gallery slow-faults slow-mutants slow-browser slow-site slow-colab slow-lowest slow-newest slow-links
 
 help:
 	@echo "DATASET=NAME, or DATASET=FOLDER with {train,test}/<class>/*.png or .jpg, names the images for a target."
@@ -68,10 +68,8 @@ lint: $(STAMP)  ## check style, types, the direction of imports, and the workflo
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	$(BIN)/zizmor --offline --quiet .github
 
-editions: $(STAMP)  ## write the notebooks for students (exercises blank) and for teachers into build/
+editions: $(STAMP)  ## write notebooks for students and teachers, and such that need nothing else, into build/
 	$(BIN)/python tools/editions.py
-
-standalone: $(STAMP)  ## write notebooks and snippets that need nothing of this repository into build/
 	$(BIN)/python tools/standalone.py
 
 site: $(STAMP)  ## write the web site into build/site/
@@ -84,6 +82,9 @@ render: $(STAMP)  ## renew the committed outputs, up to two hours; DATASET=cifar
 
 reference: $(STAMP)  ## train the jobs of data/reference/ without a result, hours; DATASET=cifar10 unless given
 	$(BIN)/python -m course_utils.runs "$(STUDY)" --dataset "$(or $(DATASET),cifar10)"
+
+bench: $(STAMP)  ## measure the speed of training
+	$(BIN)/python tools/bench.py
 
 address: $(STAMP)  ## write the repository's address (ADDRESS, or that of origin) into notebooks and badges
 	$(BIN)/python tools/setup_cell.py $(if $(ADDRESS),"$(ADDRESS)")
@@ -121,6 +122,3 @@ slow-lowest slow-newest: slow-%:
 
 slow-links: $(STAMP)  ## ask whether the links that lead elsewhere are alive; needs a network
 	$(BIN)/python tools/links.py
-
-slow-bench: $(STAMP)  ## measure the speed of training
-	$(BIN)/python tools/bench.py

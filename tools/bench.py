@@ -1,4 +1,4 @@
-"""How fast the course trains, against the usual way and against the limit: `make slow-bench`.
+"""How fast the course trains, against the usual way and against the limit: `make bench`.
 
     python tools/bench.py [--networks S8Net46k S9Net180k] [--rounds 7] [--device auto]
 

@@ -1,4 +1,4 @@
-"""Notebooks and snippets that need nothing of this repository: `make standalone` writes them into build/standalone/.
+"""Notebooks and snippets that need nothing of this repository: `make editions` writes them into build/standalone/.
 
 Generated from the package's own source: every helper that a notebook uses stands in a cell of its own, right before the
 first cell that uses it, with all that it needs itself; nothing else is in it.
