@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import nbformat
 import sources
-from meaning import parse
-from names import base_name, bound_in, dotted, extended_by, reads_and_binds
-from reach import Graph, Meaning, digest, meaning_of
+from bindings import base_name, bound_in, dotted, extended_by, reads_and_binds
+from code_graph import Graph, Meaning, digest, meaning_of
+from normal_form import parse
 from sources import ROOT, Module, Place, add_imports
 
 SHOWING = {"print", "display", "summary"}

@@ -7,9 +7,9 @@ from pathlib import Path
 import nbformat
 import papermill
 from cells import Cells
+from code_graph import digest
 from execution import execute
 from proof import worktree
-from reach import digest
 from results import merge_streams, outside_bands
 from stamps import STAMP, parts, stale, stamp
 

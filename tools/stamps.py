@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from cells import Cells
-from reach import digest
+from code_graph import digest
 from sources import ROOT
 
 STAMP = "made_from"  # in the cell's metadata

@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import sources
 import yaml
-from names import bound_in
+from bindings import bound_in
 from nbformat.v4 import new_code_cell
 from setup_cell import SETUP
 from sources import ROOT, Module, Place, add_imports, names_in, read, used_of_package

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from course_utils.analysis.panels import grid, nothing, show
+from course_utils.analysis.figure_parts import grid, nothing, show
 from course_utils.analysis.predictions import Predictions
 from course_utils.data import ImageSet
 from course_utils.data.augment import refuse_other_images

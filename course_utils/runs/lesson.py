@@ -16,9 +16,9 @@ from course_utils.files import checkpoint_file
 from course_utils.networks import make_network
 from course_utils.networks.layers import norm_of
 from course_utils.runs.bands import compare_with_band
-from course_utils.runs.parameters import check_data, check_images, check_networks, make_for
 from course_utils.runs.reference import accuracy_table, load_lesson, load_reference, reference_network
 from course_utils.runs.run import Job, Run
+from course_utils.runs.session_limits import check_data, check_images, check_networks, make_for
 from course_utils.training import History, Recipe, fit, minutes_to_train
 
 MIME = "application/vnd.small-networks-course.record+json"

@@ -11,9 +11,9 @@ import pytest
 import sources
 import yaml
 from cells import Cells
-from meaning import parse
+from code_graph import meaning_of
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from reach import meaning_of
+from normal_form import parse
 from stamps import DATA, STAMP, parts, stale, stamp, stamps
 
 MODULES = {

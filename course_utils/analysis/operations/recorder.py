@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.module_tracker import ModuleTracker
 
-from course_utils.analysis.follow import PRODUCTS, REDUCTIONS, Window, follow, window_of
-from course_utils.analysis.grid import Grid, of_images, unknown
+from course_utils.analysis.operations.grid import Grid, of_images, unknown
+from course_utils.analysis.operations.rules import PRODUCTS, REDUCTIONS, Window, follow, window_of
 from course_utils.device import device_of, evaluation_mode
 
 WINDOWED = ("convolution", "transposed convolution", "max pooling", "average pooling", "interpolation", "rearrangement")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from meaning import Reader, parse
-from names import FUNCTION
+from bindings import FUNCTION
+from normal_form import Reader, parse
 from sources import Module, Place, resolve
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from course_utils.analysis.reach import Reach, repeated, sliding
+from course_utils.analysis.operations.spans import Reach, repeated, sliding
 
 
 @dataclass(frozen=True)

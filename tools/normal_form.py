@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from itertools import chain
 
-from names import COMPREHENSION, bound_in, dotted, extended_by, message_names
+from bindings import COMPREHENSION, bound_in, dotted, extended_by, message_names
 
 IMPORT = ast.Import | ast.ImportFrom
 SKIPPED = {"ctx", "kind", "type_comment", "annotation", "returns"}

@@ -6,8 +6,17 @@ from typing import Any
 
 from torch import Tensor
 
-from course_utils.analysis.grid import Dim, Grid, joined, unknown, viewed
-from course_utils.analysis.reach import Reach, Windows, adaptive, interpolated, mirrored, repeated, sliding, transposed
+from course_utils.analysis.operations.grid import Dim, Grid, joined, unknown, viewed
+from course_utils.analysis.operations.spans import (
+    Reach,
+    Windows,
+    adaptive,
+    interpolated,
+    mirrored,
+    repeated,
+    sliding,
+    transposed,
+)
 
 PRODUCTS = ("addmm", "mm", "bmm", "baddbmm", "mv", "dot")
 VIEWS = ("view", "_unsafe_view", "_reshape_alias", "squeeze", "unsqueeze")
