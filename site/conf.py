@@ -69,10 +69,12 @@ def number_alternative_texts(app, doctree):
 
 def defer_scripts(app, pagename, templatename, context, doctree):
     """The text is shown before scripts are loaded; they keep their order. The page that searches needs them at once."""
-    for script in context["script_files"] if pagename != "search" else ():
+    for script in context["script_files"]:  # the same objects for every page
         name = str(getattr(script, "filename", None) or "documentation_options.js")
-        if "documentation_options.js" not in name:  # what stands between the tags needs it
-            script.attributes.setdefault("defer", "defer")
+        if pagename == "search":
+            script.attributes.pop("defer", None)
+        elif "documentation_options.js" not in name:  # what stands between the tags needs it
+            script.attributes["defer"] = "defer"
 
 
 def setup(app):

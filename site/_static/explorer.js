@@ -86,7 +86,7 @@
     const text = style.getPropertyValue("--pst-color-text-base").trim();
     const line = style.getPropertyValue("--pst-color-border").trim();
     const axis = { labelColor: text, titleColor: text, gridColor: line, domainColor: line, tickColor: line };
-    return { background: null, axis, legend: { labelColor: text, titleColor: text, orient: "bottom", columns: 3 }, view: { stroke: line } };
+    return { background: null, axis, legend: { labelColor: text, titleColor: text, symbolBaseStrokeColor: text, orient: "bottom", columns: 3 }, view: { stroke: line } };
   }
 
   // Norms keep their colour and shape whatever is chosen; the legends name what is shown.
@@ -102,18 +102,22 @@
       index, run: run.run, study: run.study, network: run.network, norm: run.norm, seed: run.seed,
       epoch: point.epoch, value: factor * point[measure],
     })));
+    const dash = {
+      field: "network", type: "nominal", scale: { domain: networks }, legend: legend(shown, "network", { symbolType: "stroke", symbolSize: 400 }),
+    };
+    const tooltip = [...told, { field: "value", type: "quantitative", format: ".4~f", title: measures[measure] }];
     return {
       description: `${measures[measure]} by epoch of ${shown.length} runs; the numbers are in the tables below`,
       data: { name: "shown", values }, width: "container", height: 320,
-      mark: { type: "line", point: { size: 25 }, strokeWidth: 1.5 },
       encoding: {
         x: { field: "epoch", type: "quantitative", title: "epoch", axis: { tickMinStep: 1, tickCount: 10 } },
         y: { field: "value", type: "quantitative", title: measures[measure], scale: { zero: false } },
-        color: colour(shown), shape: shape(shown), detail: { field: "index" },
-        strokeDash: { field: "network", type: "nominal", scale: { domain: networks },
-          legend: legend(shown, "network", { symbolType: "stroke", symbolStrokeColor: theme().axis.labelColor, symbolSize: 400 }) },
-        tooltip: [...told, { field: "value", type: "quantitative", format: ".4~f", title: measures[measure] }],
+        color: colour(shown),
       },
+      layer: [
+        { mark: { type: "line", strokeWidth: 1.5 }, encoding: { detail: { field: "index" }, strokeDash: dash } },
+        { mark: { type: "point", filled: true, opacity: 1, size: 25 }, encoding: { shape: shape(shown), tooltip } },
+      ],
     };
   }
 
