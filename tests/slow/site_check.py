@@ -431,7 +431,7 @@ def test_playground_names_what_is_wrong(page, address, line, words):
 
 @pytest.mark.parametrize("name", ["S8_normalization", "index", "explorer", "playground"])
 def test_weight_and_first_content(chromium, address, name):
-    """On localhost, with a processor slowed down four times; nothing is cached before. Other work only makes it later."""
+    """On localhost, with a processor slowed down four times; nothing is cached. Other work only makes it later."""
     times = []
     while len(times) < 10 and min(times, default=1500) >= 1500:
         page = chromium.new_context(viewport=LOOKS["light"]).new_page()
