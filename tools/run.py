@@ -63,7 +63,12 @@ def main() -> int:
     parser.add_argument("--cell-seconds", type=int, default=CELL_SECONDS, help="limit for one cell of a quick run")
     parser.add_argument("names", nargs="*", help="notebooks without their suffix; default: all")
     options = parser.parse_args()
-    notebooks = [NOTEBOOKS / f"{name}.ipynb" for name in options.names] or sorted(NOTEBOOKS.glob("*.ipynb"))
+    notebooks = sorted(NOTEBOOKS.glob("*.ipynb"))
+    if options.names:
+        wanted = [Path(name).stem for name in options.names]
+        if unknown := set(wanted) - {notebook.stem for notebook in notebooks}:
+            sys.exit(f"there is no notebook {', '.join(sorted(unknown))}, but {', '.join(n.stem for n in notebooks)}")
+        notebooks = [NOTEBOOKS / f"{name}.ipynb" for name in wanted]
     BUILD.mkdir(exist_ok=True)
     base: AbstractContextManager = (
         worktree(options.base, BUILD / f"base-{os.getpid()}", ROOT) if options.accept else nullcontext()

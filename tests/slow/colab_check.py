@@ -21,7 +21,15 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "colab"
 PYENV = sorted(Path.home().glob(".pyenv/versions/3.13.*/bin/python"))
-PYTHON = os.environ.get("COLAB_PYTHON") or shutil.which("python3.13") or (PYENV or ["python3.13"])[-1]
+PYTHONS = [os.environ.get("COLAB_PYTHON"), shutil.which("python3.13"), *reversed(PYENV)]
+
+
+def starts(python: str | Path) -> bool:
+    """A version manager may put a python3.13 into the path that it has not installed."""
+    return subprocess.run([python, "-c", ""], capture_output=True).returncode == 0
+
+
+PYTHON = next((python for python in PYTHONS if python and starts(python)), "python3.13")
 # What Colab has and the course or papermill needs; the versions that are known stand in the file.
 PACKAGES = ["torch", "torchvision", "torchsummary", "numpy", "pandas", "matplotlib", "seaborn", "pillow", "tqdm"]
 PACKAGES += ["ipython", "ipykernel", "ipywidgets", "jupyter_client", "nbformat", "nbclient"]
