@@ -1,8 +1,8 @@
 """What the output of each cell was made from, as a hash: `make render` leaves it with the cell, and a test compares it.
 
 A cell's hash covers its source, the definitions of `course_utils` that it reaches, the statements of earlier cells that
-make what it uses (cells.py), and the committed data that it prints. What no output shows is left out (normal_form.py): the
-wording of errors, type hints, docstrings, local names. Versions of libraries do not count either.
+make what it uses (cells.py), and the committed data that it prints. What no output shows is left out (normal_form.py):
+the wording of errors, type hints, docstrings, local names. Versions of libraries do not count either.
 """
 
 import json
