@@ -21,9 +21,9 @@ from course_utils.analysis.operations.spans import (
 PRODUCTS = ("addmm", "mm", "bmm", "baddbmm", "mv", "dot")
 VIEWS = ("view", "_unsafe_view", "_reshape_alias", "squeeze", "unsqueeze")
 # What works value by value carries a tag in PyTorch; this is the rest.
-VALUES = ("clone", "detach", "alias", "_to_copy", "native_dropout", "channel_shuffle", "expand", "lift_fresh")
-VALUES += ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "_batch_norm_with_update")
-VALUES += ("native_group_norm", "native_layer_norm", "_fused_rms_norm")  # norms, whose statistics do not count
+BY_VALUE = ("clone", "detach", "alias", "_to_copy", "native_dropout", "channel_shuffle", "expand", "lift_fresh")
+BY_VALUE += ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "_batch_norm_with_update")
+BY_VALUE += ("native_group_norm", "native_layer_norm", "_fused_rms_norm")  # norms, whose statistics do not count
 REDUCTIONS = {"mean": "average pooling", "sum": "average pooling", "amax": "max pooling", "max": "max pooling"}
 REDUCTIONS |= dict.fromkeys(("amin", "min", "var", "std", "var_mean", "linalg_vector_norm", "logsumexp"), "other")
 
@@ -157,7 +157,7 @@ def follow(
     axis = given["dim"] % tensor.ndim if isinstance(given.get("dim"), int) and tensor.ndim else None
     if len(known) == 1 and (window := window_of(name, given, tensor, output)):
         return _windowed(name, grid, window, output)
-    if by_value or name in VALUES:
+    if by_value or name in BY_VALUE:
         return joined(name, known, output)
     if name in PRODUCTS:
         return _product(name, inputs, output)
