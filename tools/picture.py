@@ -77,6 +77,7 @@ def main() -> None:
     left = [drawn(figure, WIDTH / figure.get_figwidth()) for figure in (cubes, convolutions)]
     height = sum(image.height for image in left) + GAP
     seeds.set_size_inches(3.4, 4.4)
+    seeds.axes[0].set_title(f"{NETWORK}, a dot for each seed", fontsize=10)
     right = drawn(seeds, height / seeds.get_figheight())
     picture = Image.new("RGB", (WIDTH + right.width, height), "white")
     picture.paste(left[0], (0, 0))
