@@ -32,6 +32,7 @@ def setup_source(address: str, version: str = VERSION) -> str:
     return f'''\
 # Where the course is not at hand (in Colab, say), this fetches it; elsewhere it does nothing.
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,13 +42,12 @@ if getattr(importlib.util.find_spec("course_utils"), "origin", None) is None:
     new = [here / "course", here / address.rpartition("/")[2]]
     found = [place for place in [*new, here, *here.parents] if (place / "course_utils" / "__init__.py").is_file()]
     course = [*found, *(place for place in new if not place.exists()), new[1]][0]
-    clone = ["git", "clone", "--quiet", "--depth=1", address, str(course)]
-    try:
-        if not found and subprocess.run([*clone, "--branch={version}"], capture_output=True).returncode:
-            subprocess.run(clone, capture_output=True, check=True)
-            print("{version} could not be fetched, this is the newest state of the course")
-    except (OSError, subprocess.CalledProcessError):
-        sys.exit(f"The course could not be fetched: install git and go online, or put {{address}} beside this notebook")
+    git = shutil.which("git") or sys.executable  # without git, Python fails in its place
+    clone = [git, "clone", "--quiet", "--depth=1", address, str(course)]
+    if not found and subprocess.run([*clone, "--branch={version}"], capture_output=True).returncode:
+        if subprocess.run(clone, capture_output=True).returncode:
+            sys.exit(f"The course could not be fetched: install git and go online, or put {{address}} beside this file")
+        print("{version} could not be fetched, this is the newest state of the course")
     sys.path.insert(0, str(course))'''
 
 

@@ -125,7 +125,7 @@ def fit(
     the weights are the states of the loader's generator and of the global ones of torch, NumPy and `random`, but not of
     others that an augmentation may have.
     """
-    if not isinstance(train, Iterable) or not hasattr(train, "__len__") or len(train) == 0:
+    if not hasattr(train, "__len__") or len(train) == 0:
         raise ValueError(f"train is {type(train).__name__} without batches, expected a loader or list of known length")
     # The generator that draws order and augmentation is part of the state of a training.
     generator = getattr(train, "generator", None) or getattr(getattr(train, "sampler", None), "generator", None)

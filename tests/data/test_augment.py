@@ -210,8 +210,8 @@ def test_other_images_are_refused(change, name, generator):
 
 COLORS = {  # as given, and as it is filled in
     (0, 0, 0): [0, 0, 0],
-    FILL: list(FILL),
-    torch.tensor(FILL): list(FILL),
+    FILL: [round(value) for value in FILL],
+    torch.tensor(FILL): [round(value) for value in FILL],
     (0.49, 0.48, 0.45): [125, 122, 115],
     torch.tensor([0.49, 0.48, 0.45]): [125, 122, 115],
     torch.tensor([300.0, -3.0, 2.0]): [255, 0, 2],

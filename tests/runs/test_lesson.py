@@ -81,7 +81,7 @@ IMPOSSIBLE = {
     "epochs": (["2", 2.5, 0, -1, True, None], "a whole number of at least 1"),
     "batch_size": (
         ["32", 2.5, 0, -4, True, None, 361, 2**40],
-        "a whole number (of at least 1|from 1 to 360, the images to)",
+        "a whole number (of at least 1|from 1 to 360, the number of images to)",
     ),
     "seed": (["1", 0.5, -1, 2**70, True, None], f"a whole number from 0 to {2**63 - 1}"),
     "train_size": (

@@ -514,7 +514,7 @@ def real_stamps(session: str = "S8_normalization") -> dict[str, str]:
 @pytest.mark.parametrize(
     ("module", "old", "new", "expected"),
     [
-        ("training.loop", "loss_sum", "summed", set()),
+        ("training.loop", "first_bad", "worst", set()),
         ("training.loop", "the loss was not finite", "the loss is not finite", set()),
         ("networks.layers", "The normalization layer for", "A normalization layer for", set()),
         ("networks.layers", "num_groups: int = 4,", "num_groups: int = 8,", {"network", "train", "bands", "lesson"}),

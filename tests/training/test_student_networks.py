@@ -243,7 +243,7 @@ BATCHES = {
     "a batch of this list is a dict, expected pairs": lambda batches: [dict(images=x, labels=y) for x, y in batches],
     r"is a tuple \(Tensor, Tensor, Tensor\), expected pairs": lambda batches: [(x, y, y) for x, y in batches],
     r"is a tuple \(ndarray, Tensor\), expected pairs": pictured(lambda images: images.numpy()),
-    "ImageSet (holds no|without) batches, expected": an_image_set,
+    "ImageSet holds no batches, expected pairs": an_image_set,
 }
 
 
