@@ -71,14 +71,20 @@ def read(source: str) -> Module:
         elif isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = sorted(set().union(*map(names_in, targets)))
+        elif isinstance(node, ast.AugAssign):
+            names = sorted(names_in(node.target))
         else:
             continue  # docstrings, and what only a command needs
         start = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", []))]) - 1
         while start and lines[start - 1].startswith("#"):
             start -= 1
         text = "\n".join(lines[number] for number in range(start, node.end_lineno or start) if number not in left_out)
-        module.definitions |= dict.fromkeys(names, text)
-        module.uses |= dict.fromkeys(names, names_in(node))
+        for name in names:
+            if isinstance(node, ast.AugAssign):  # one of the statements that make it
+                module.definitions[name] += f"\n{text}"
+                module.uses[name] |= names_in(node)
+            else:
+                module.definitions[name], module.uses[name] = text, names_in(node)
     return module
 
 

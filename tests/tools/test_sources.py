@@ -111,3 +111,9 @@ def test_every_import_of_the_package_is_resolved():
         for place in module.internal.values():
             found, inside = sources.resolve(modules, *place)
             assert not inside or inside in modules[found].definitions
+
+
+def test_a_value_is_made_by_all_its_statements():
+    module = sources.read("import math\n\nTABLE = {1: 2}\nOTHER = 3\n# More.\nTABLE |= {3: math.pi}\n")
+    assert module.definitions == {"TABLE": "TABLE = {1: 2}\n# More.\nTABLE |= {3: math.pi}", "OTHER": "OTHER = 3"}
+    assert "math" in module.uses["TABLE"]
