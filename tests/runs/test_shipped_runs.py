@@ -14,7 +14,7 @@ from course_utils.runs.study import read_jobs
 from course_utils.training import evaluate
 
 README = (REFERENCE.parents[1] / "README.md").read_text(encoding="utf-8")
-FOLDERS = [REFERENCE, REFERENCE / "search"]
+FOLDERS = [REFERENCE, REFERENCE / "search", REFERENCE / "original"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
