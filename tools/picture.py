@@ -20,7 +20,7 @@ from course_utils.analysis.drawing import plot_norm_cubes, plot_reads, plot_seed
 from course_utils.files import REFERENCE
 from course_utils.networks.layers import make_norm
 from course_utils.runs.bands import read_published
-from course_utils.runs.reference import load_runs
+from course_utils.runs.run import load_runs
 
 FILE = Path(__file__).resolve().parents[1] / "site" / "_static" / "course.png"
 NETWORK = "S8Net46k"
@@ -48,11 +48,12 @@ def reads(layer: nn.Conv2d) -> Tensor:
 
 def accuracies() -> pd.DataFrame:
     """The test accuracies of the runs of `NETWORK` in per cent, by norm."""
-    runs = [run for run in load_runs(REFERENCE) if run.job.network == NETWORK]
-    table = pd.DataFrame(
-        [(run.job.norm, 100 * (run.test_accuracy or 0)) for run in runs], columns=["group", "accuracy"]
-    )
-    return table.sort_values(["group", "accuracy"], ignore_index=True)
+    rows = [
+        (run.job.norm, 100 * run.test_accuracy)
+        for run in load_runs(REFERENCE)
+        if run.job.network == NETWORK and run.test_accuracy is not None
+    ]
+    return pd.DataFrame(rows, columns=["group", "accuracy"]).sort_values(["group", "accuracy"], ignore_index=True)
 
 
 def panels() -> list[Figure]:

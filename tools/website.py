@@ -93,10 +93,8 @@ def session_page(book: nbformat.NotebookNode, name: str) -> nbformat.NotebookNod
     title = book.cells[0]
     heading, _, text = BADGE.sub("", title.source).strip().partition("\n\n")
     title.source = f"{heading}\n\n{launch(name)}\n\n{text}"
-    session = name.partition("_")[0]
-    link = (
-        f"## Exercises\n\nThe exercises of this session stand [on a page of their own](exercises.md#{session.lower()})."
-    )
+    anchor = name.partition("_")[0].lower()
+    link = f"## Exercises\n\nThe exercises stand [on a page of their own](exercises.md#{anchor})."
     book.cells[exercises.start : exercises.stop] = [new_markdown_cell(link)]
     return book
 
