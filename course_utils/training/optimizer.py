@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR, StepLR
 
@@ -35,11 +36,12 @@ class Muon(torch.optim.SGD):
 
     def __init__(self, model: nn.Module, *, muon_lr: float, muon_weight_decay: float, momentum: float, **options: Any):
         convolutions = [module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd)]
-        self._groups = {module.weight: module.groups for module in convolutions if not module.transposed}
-        others = [parameter for parameter in model.parameters() if parameter not in self._groups]
+        groups = {module.weight: module.groups for module in convolutions if not module.transposed}
+        others = [parameter for parameter in model.parameters() if parameter not in groups]
+        self._kernels = {count: [kernel for kernel in groups if groups[kernel] == count] for count in groups.values()}
         # Without a momentum of its own, SGD's weight decay is the decoupled one.
         kernels: dict[str, Any] = dict(
-            params=list(self._groups), lr=muon_lr, weight_decay=muon_weight_decay, momentum=0, nesterov=False
+            params=list(groups), lr=muon_lr, weight_decay=muon_weight_decay, momentum=0, nesterov=False
         )
         super().__init__([kernels, {"params": others}], momentum=momentum, **options)
         self._momentum = momentum
@@ -47,16 +49,31 @@ class Muon(torch.optim.SGD):
     @torch.no_grad()
     def step(self, closure=None):
         """Put the orthogonalized momentum in place of each kernel's gradient, then take SGD's step."""
-        for kernel, groups in self._groups.items():
-            if kernel.grad is None:
-                continue
-            state = self.state[kernel]
-            buffer = state.setdefault("momentum_buffer", torch.zeros_like(kernel))
-            buffer.lerp_(kernel.grad, 1 - self._momentum)
-            update = kernel.grad.lerp(buffer, self._momentum).reshape(groups, len(kernel) // groups, -1)
-            scale = max(1, update.shape[1] / update.shape[2]) ** 0.5
-            kernel.grad.copy_(orthogonalized(update).view(kernel.shape) * scale)
+        for groups, kernels in self._kernels.items():
+            gradients, updates = [kernel.grad for kernel in kernels if kernel.grad is not None], []
+            for kernel in kernels:
+                if kernel.grad is None:
+                    continue
+                buffer = self.state[kernel].setdefault("momentum_buffer", torch.zeros_like(kernel))
+                buffer.lerp_(kernel.grad, 1 - self._momentum)
+                update = kernel.grad.lerp(buffer, self._momentum)
+                updates.append(update.reshape(groups, len(kernel) // groups, -1))
+            for gradient, update in zip(gradients, _orthogonalized_together(updates), strict=True):
+                scale = max(1, update.shape[1] / update.shape[2]) ** 0.5
+                gradient.copy_((update * scale).view(gradient.shape))
         return super().step(closure)
+
+
+def _orthogonalized_together(batches: list[Tensor]) -> list[Tensor]:
+    """`orthogonalized` of each `…×rows×columns`, in one go: a graphics card waits for every small operation.
+
+    Zeros around a matrix only add zeros to what becomes of it.
+    """
+    rows, columns = (max((batch.shape[dim] for batch in batches), default=0) for dim in (1, 2))
+    padded = [F.pad(batch, (0, columns - batch.shape[2], 0, rows - batch.shape[1])) for batch in batches]
+    whole = orthogonalized(torch.cat(padded)) if padded else torch.empty(0)
+    parts = whole.split([len(batch) for batch in batches])
+    return [part[:, : batch.shape[1], : batch.shape[2]] for part, batch in zip(parts, batches, strict=True)]
 
 
 @dataclass
