@@ -5,7 +5,13 @@ from torch import nn
 from course_utils.checks import one_of
 from course_utils.networks.s8 import S8Net31k, S8Net38k, S8Net46k
 from course_utils.networks.s9 import S9Net85k, S9Net180k
-from course_utils.networks.variants import S8Net46kHe, S8Skeleton, S9Net180kActivated, S9Net180kPooled, S9Net180kUndilated
+from course_utils.networks.variants import (
+    S8Net46kHe,
+    S8Skeleton,
+    S9Net180kActivated,
+    S9Net180kPooled,
+    S9Net180kUndilated,
+)
 
 NETWORKS = {network.__name__: network for network in (S8Net46k, S8Net38k, S8Net31k, S9Net180k, S9Net85k)}
 VARIANTS = {

@@ -33,14 +33,20 @@ class S8Skeleton(CourseNet):
         self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(128, num_classes, kernel_size=1))
 
 
+def _strided(model: S9Net180k) -> list[tuple[nn.Sequential, nn.Conv2d]]:
+    """The blocks that end in a strided convolution, each with it."""
+    blocks = [block for block in model.features if isinstance(block, nn.Sequential)]
+    return [(block, last) for block in blocks if isinstance(last := block[-1], nn.Conv2d) and last.stride == (2, 2)]
+
+
 class S9Net180kPooled(S9Net180k):
     """`S9Net180k` whose strided convolutions compute every position, and max-pooling takes the largest of four."""
 
     def __init__(self, norm: str = "batch", num_groups: int = 4, dropout: float = 0.0, num_classes: int = 10):
         super().__init__(norm, num_groups, dropout, num_classes)
-        for block in list(self.features)[:3]:
-            block[2].stride = (1, 1)
-            block[2] = nn.Sequential(block[2], nn.MaxPool2d(2, ceil_mode=True))  # the same grids: 16, 7 and 3
+        for block, convolution in _strided(self):
+            convolution.stride = (1, 1)
+            block[-1] = nn.Sequential(convolution, nn.MaxPool2d(2, ceil_mode=True))  # the same grids: 16, 7 and 3
 
 
 class S9Net180kActivated(S9Net180k):
@@ -48,9 +54,8 @@ class S9Net180kActivated(S9Net180k):
 
     def __init__(self, norm: str = "batch", num_groups: int = 4, dropout: float = 0.0, num_classes: int = 10):
         super().__init__(norm, num_groups, dropout, num_classes)
-        for block in list(self.features)[:3]:
-            channels = block[2].out_channels
-            block[2] = nn.Sequential(block[2], nn.ReLU(), make_norm(channels, norm, num_groups))
+        for block, convolution in _strided(self):
+            block[-1] = nn.Sequential(convolution, nn.ReLU(), make_norm(convolution.out_channels, norm, num_groups))
 
 
 class S9Net180kUndilated(S9Net180k):
@@ -58,5 +63,5 @@ class S9Net180kUndilated(S9Net180k):
 
     def __init__(self, norm: str = "batch", num_groups: int = 4, dropout: float = 0.0, num_classes: int = 10):
         super().__init__(norm, num_groups, dropout, num_classes)
-        for block in list(self.features)[:3]:
-            block[2].dilation = (1, 1)
+        for _, convolution in _strided(self):
+            convolution.dilation = (1, 1)

@@ -58,7 +58,10 @@ class Lesson:
         if self.run != "train" and (unknown := set(self.networks) - set(known)):
             missing = f"there is no recorded run of {', '.join(sorted(unknown))} in {self.session}"
             raise ValueError(f"{missing}, expected {' or '.join(known)}; with run = 'train' it is trained")
-        self._data = next((run.data for run in self._recorded["runs"].values()), None)
+        recorded = list(self._recorded["runs"].values())
+        if self.run == "reference":  # which may have seen other images than the last full run of the notebook
+            recorded = [load_reference(name) for name in self.networks]
+        self._data = recorded[0].data if recorded else None
         self._short_epochs, self.device = max(1, self.epochs // 5), pick_device()
         describe_session(self.device)
         show_figures()
