@@ -21,7 +21,7 @@ from course_utils.networks import NETWORKS, S8Net46k, make_network
 from course_utils.networks.layers import NORMS, make_norm, norm_of
 from course_utils.runs import lesson as lesson_module
 from course_utils.runs.lesson import MIME, Lesson
-from course_utils.runs.reference import SESSIONS, load_lesson
+from course_utils.runs.reference import SESSIONS, load_lesson, load_reference
 from course_utils.runs.run import Run, write_record
 from course_utils.runs.session_limits import check_images
 from course_utils.training import Recipe, evaluate, fit
