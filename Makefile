@@ -55,7 +55,7 @@ lab: $(STAMP)  ## open JupyterLab in notebooks/
 run: $(STAMP)  ## execute every notebook quickly into build/; DATASET=shapes unless given
 	$(BIN)/python tools/run.py --dataset "$(or $(DATASET),shapes)"
 
-test: $(STAMP)  ## run all tests; DATASET=FOLDER of CIFAR-10 (JPEG) adds those that need real images
+test: $(STAMP)  ## run all tests; DATASET=FOLDER of CIFAR-10 (PNG) adds those that need real images
 	$(call folder,COURSE_TEST_IMAGES,shapes)$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(STAMP)  ## check style, types, the direction of imports, and the workflows

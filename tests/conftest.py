@@ -74,7 +74,7 @@ def real_images() -> Path:
     """The folder of real CIFAR-10 images that COURSE_TEST_IMAGES names."""
     folder = os.environ.get("COURSE_TEST_IMAGES")
     if not folder:
-        pytest.skip("needs real images: set COURSE_TEST_IMAGES to a folder with {train,test}/<class>/*.jpg")
+        pytest.skip("needs real images: set COURSE_TEST_IMAGES to a folder with {train,test}/<class>/*.png")
     return Path(folder)
 
 

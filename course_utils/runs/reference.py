@@ -93,6 +93,27 @@ def reference_table(folder: Path = REFERENCE) -> pd.DataFrame:
     return table.merge(published, how="left", on=["network", "norm"])
 
 
+def study_table(folder: Path = REFERENCE / "questions") -> pd.DataFrame:
+    """Accuracies on held-out training images in per cent, for printing: one row per network and what it was trained by.
+
+    `augmentation`: the names of the functions, in order; `train`: the mean accuracy on the training images, augmented
+    and while it trained; `mean` and `std`: of the held-out images over the n seeds.
+    """
+    by = ["network", "norm", "options", "augmentation", "lr", "batch_size", "epochs"]
+    rows = [
+        _facts(run)
+        | {"options": ", ".join(f"{name}={value}" for name, value in run.job.options.items())}
+        | {"augmentation": ", ".join(name.removeprefix("random_") for name in run.job.augment or {}) or "none"}
+        | {"lr": run.job.recipe.lr, "batch_size": run.job.batch_size}
+        | {"train": 100 * run.history.metrics[-1].train_accuracy, "accuracy": 100 * run.val_accuracy}
+        for run in load_runs(folder)
+        if run.val_accuracy is not None
+    ]
+    groups = pd.DataFrame(rows, columns=[*by, "train", "accuracy"]).groupby(by)
+    table = groups["accuracy"].agg(["mean", "std", "count"]).rename(columns={"count": "n"})
+    return table.assign(train=groups["train"].mean()).reset_index()
+
+
 def accuracy_table(runs: Mapping[str, Run]) -> pd.DataFrame:
     """For printing, one row per run: accuracies in per cent after the last epoch, and mean seconds per epoch."""
     rows = {}
