@@ -11,6 +11,9 @@ Three ways to train the same network on the same images with crop and flip, taki
 - the limit: the steps of `train_epoch` alone, over and over on one batch that lies ready, in the same precision.
 
 Figures are medians over rounds of ratios within a round: absolute speeds here drift by several times, ratios hardly.
+
+The time to the published accuracy is epochs times seconds an epoch: the usual way needs as many epochs as were
+published, ours as many as the recorded runs of data/reference/short.
 Writes `build/bench.json` and `build/bench.png`.
 """
 
@@ -41,7 +44,10 @@ from torchvision.transforms import v2
 from course_utils.data import BatchLoader, ImageSet, load_images
 from course_utils.data.augment import random_crop, random_hflip
 from course_utils.device import pick_device, pick_precision, seed_everything
+from course_utils.files import REFERENCE
 from course_utils.networks import NETWORKS, make_network
+from course_utils.runs.bands import read_published
+from course_utils.runs.run import load_runs
 from course_utils.training import Recipe, train_epoch
 from course_utils.training.optimizer import prepare
 
@@ -49,6 +55,8 @@ BUILD = Path(__file__).resolve().parents[1] / "build"
 BATCH = 128
 CROP: dict[str, Any] = dict(padding=2, padding_mode="reflect")
 LEAST_ROUNDS = 7
+USUAL_EPOCHS = {"S8Net46k": 20, "S9Net180k": 50}  # with which the accuracies of published.yaml were obtained
+SEEDS, TRAINING_IMAGES = 3, 50_000
 
 
 class UsualDataset(Dataset):
@@ -110,14 +118,17 @@ def timed(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def our_epoch(name: str, image_set: ImageSet, device: torch.device, fixed_batch: bool = False) -> Callable[[], object]:
+def our_epoch(
+    name: str, image_set: ImageSet, device: torch.device, fixed_batch: bool = False, optimizer: str = "sgd"
+) -> Callable[[], object]:
     """One epoch as the notebooks train, or as many steps on one batch that lies ready."""
     generator = seed_everything(0, device)
     model = make_network(name, norm="batch").to(device)
     batches = BatchLoader(image_set.to(device), BATCH, shuffle=True, augment=augment, generator=generator)
     if fixed_batch:
         batches = [next(iter(batches))] * len(batches)
-    state = prepare(model, Recipe(epochs=10_000, schedule="constant", lr=0.01), len(batches))
+    recipe = Recipe(epochs=10_000, schedule="constant", lr=0.01, optimizer=optimizer)
+    state = prepare(model, recipe, len(batches))
     return lambda: train_epoch(model, batches, state)
 
 
@@ -167,6 +178,18 @@ def usual_epoch(name: str, image_set: ImageSet, device: torch.device, transform:
     return lambda: train_usual(model, optimizer, batches, device)
 
 
+def fewest_epochs(name: str, folder: Path = REFERENCE) -> int | None:
+    """After how few epochs all recorded seeds, three or more, reach the published accuracy; None where none do."""
+    goal = next(
+        entry["published"] for entry in read_published(folder) if (entry["network"], entry["norm"]) == (name, "batch")
+    )
+    found: dict[int, list[float]] = {}
+    for run in load_runs(folder / "short"):
+        if run.job.network == name:
+            found.setdefault(run.epochs, []).append(run.test_accuracy or 0)
+    return min((epochs for epochs, all in found.items() if len(all) >= SEEDS and min(all) >= goal), default=None)
+
+
 def take_turns(ways: dict[str, Callable], images: int, rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Images per second of every way in every round, after one round that does not count."""
     speeds = {name: [] for name in ways}
@@ -182,6 +205,7 @@ def measure_network(name: str, image_set: ImageSet, options: argparse.Namespace,
     """The record of one network: images per second of every way, and the medians over rounds of the ratios."""
     rounds = options.rounds
     ways = {"ours": our_epoch(name, image_set, device), "limit": our_epoch(name, image_set, device, fixed_batch=True)}
+    ways["ours, muon"] = our_epoch(name, image_set, device, optimizer="muon")
     with UsualWays(name, len(image_set), device, options.same_allocator) as usual_ways:
         ways |= {way: partial(usual_ways.epoch, way) for way in usual_ways.names}
         speeds = take_turns(ways, len(image_set), rounds, device)
@@ -189,7 +213,20 @@ def measure_network(name: str, image_set: ImageSet, options: argparse.Namespace,
     sizes = {factor: image_set[: len(image_set) * factor // 4] for factor in (1, 2, 4)}
     epochs = {str(factor): our_epoch(name, part, device) for factor, part in sizes.items()}
     lengths = take_turns(epochs, 1, rounds, device)  # epochs per second
+    to_accuracy = {}
+    if name in USUAL_EPOCHS and (epochs_needed := fewest_epochs(name)):
+        ratios = [a / b * USUAL_EPOCHS[name] / epochs_needed for a, b in zip(speeds["ours, muon"], usual, strict=True)]
+        to_accuracy = {
+            "epochs": {"usual": USUAL_EPOCHS[name], "ours": epochs_needed},
+            "seconds": {
+                "usual": round(USUAL_EPOCHS[name] * TRAINING_IMAGES / median(usual)),
+                "ours": round(epochs_needed * TRAINING_IMAGES / median(speeds["ours, muon"])),
+            },
+            "ratio": round(median(ratios), 2),
+            "lowest and highest ratio": [round(min(ratios), 2), round(max(ratios), 2)],
+        }
     return {
+        "to_the_published_accuracy": to_accuracy,
         "images_per_second": {way: round(median(values)) for way, values in speeds.items()},
         "ratio_to_usual": round(median(a / b for a, b in zip(speeds["ours"], usual, strict=True)), 3),
         "ratio_to_limit": round(median(a / b for a, b in zip(speeds["ours"], speeds["limit"], strict=True)), 3),
@@ -321,6 +358,10 @@ def report(record: dict) -> None:
             f"  time for 2×, 4× the data     {figures['time_ratio_2x_data']:.2f}, {figures['time_ratio_4x_data']:.2f}"
         )
         print(f"  peak memory, MiB, by data    {figures['peak_mebibytes_by_data']}")
+        if goal := figures["to_the_published_accuracy"]:
+            times = [f"{goal['seconds'][way]:,} s ({goal['epochs'][way]} epochs)" for way in ("usual", "ours")]
+            low, high = goal["lowest and highest ratio"]
+            print(f"  to the published accuracy    {' and '.join(times)}: {goal['ratio']} times ({low} to {high})")
     print("\nwritten: build/bench.json, build/bench.png")
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save as to_safetensors
 
 from course_utils.data import BatchLoader, load_images
 from course_utils.networks import make_network
-from course_utils.runs.reference import load_reference, load_weights, reference_network, reference_table
+from course_utils.runs.reference import load_reference, load_weights, reference_network, reference_table, study_table
 from course_utils.runs.run import Job, Run, write_record
 from course_utils.runs.study import run_job
 from course_utils.training import History, Metrics, Recipe, evaluate
@@ -152,3 +152,32 @@ def test_table_without_the_data_of_the_repository(tmp_path):
     assert reference_table(tmp_path).empty
     with pytest.raises(ValueError, match=r"no reference run with .* there are: none"):
         load_reference("A", folder=tmp_path)
+
+
+def test_study_table_has_a_row_for_all_seeds_of_a_job(tmp_path):
+    crop = {"random_crop": {"padding": 2}, "random_hflip": {}}
+    runs = [
+        ("S9Net180k", crop, 0.1, (0.80, 0.82, 0.87), 0.9),
+        ("S9Net180k", {}, 0.1, (0.70,), 1.0),
+        ("S9Net180k", {}, 0.3, (0.72,), 0.8),
+        ("S9Net180kPooled", crop, 0.1, (0.91, 0.93), 0.95),
+    ]
+    recipe = Recipe(epochs=1)
+    for network, augment, lr, accuracies, train in runs:
+        history = History(recipe, [Metrics(1, 1.0, train, None, None, 0.1, seconds=1.0)])
+        for seed, accuracy in enumerate(accuracies):
+            job = Job(network, seed=seed, augment=augment, held_out=5, recipe=Recipe(epochs=1, lr=lr))
+            run = Run(job, "noise", 24, 10, History(job.recipe, history.metrics), val_accuracy=accuracy)
+            write_record(tmp_path / f"{job.name}.json", run.to_dict())
+    tested = Job("S8Net31k", recipe=recipe)
+    write_record(tmp_path / "tested.json", Run(tested, "noise", 24, 10, history, test_accuracy=0.5).to_dict())
+    table = study_table(tmp_path)
+    assert table[["network", "augmentation", "lr", "epochs", "n"]].to_numpy().tolist() == [
+        ["S9Net180k", "crop, hflip", 0.1, 1, 3],
+        ["S9Net180k", "none", 0.1, 1, 1],
+        ["S9Net180k", "none", 0.3, 1, 1],
+        ["S9Net180kPooled", "crop, hflip", 0.1, 1, 2],
+    ]
+    assert table["mean"].tolist() == pytest.approx([83.0, 70.0, 72.0, 92.0])
+    assert table["std"].tolist() == pytest.approx([13**0.5, float("nan"), float("nan"), 2**0.5], nan_ok=True)
+    assert table["train"].tolist() == pytest.approx([90.0, 100.0, 80.0, 95.0])

@@ -1,13 +1,18 @@
 """The benchmark still runs and writes what it promises; how fast, it says itself."""
 
+import argparse
 import json
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import bench
+
+from course_utils.runs.run import Job, Run, write_record
+from course_utils.training import History, Metrics, Recipe
 
 
 @pytest.fixture
@@ -21,6 +26,44 @@ def record(shapes, tmp_path, monkeypatch) -> dict:
     bench.main()
     assert (tmp_path / "bench.png").stat().st_size > 10_000
     return json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+
+
+def write_short_runs(folder: Path, accuracies: dict[int, tuple[float, ...]]) -> None:
+    """Runs of S8Net46k of so many epochs that reached these accuracies, and what was published."""
+    (folder / "published.yaml").write_text("- {network: S8Net46k, norm: batch, published: 0.81}\n")
+    for epochs, reached in accuracies.items():
+        recipe = Recipe(epochs=epochs)
+        history = History(recipe, [Metrics(n + 1, 1.0, 0.5, None, None, 0.1, seconds=1.0) for n in range(epochs)])
+        for seed, accuracy in enumerate(reached):
+            job = Job("S8Net46k", seed=seed, recipe=recipe)
+            run = Run(job, "noise", 24, 10, history, test_accuracy=accuracy)
+            write_record(folder / "short" / f"{job.name}.json", run.to_dict())
+
+
+def test_fewest_epochs_want_three_seeds_that_all_reach_the_figure(tmp_path):
+    write_short_runs(tmp_path, {2: (0.9, 0.9), 3: (0.83, 0.809, 0.84), 5: (0.81, 0.82, 0.83), 6: (0.9, 0.9, 0.9)})
+    assert bench.fewest_epochs("S8Net46k", tmp_path) == 5
+    write_short_runs(tmp_path, {5: (0.80, 0.82, 0.83), 6: (0.9, 0.9, 0.7)})
+    assert bench.fewest_epochs("S8Net46k", tmp_path) is None
+
+
+def test_time_to_the_published_accuracy_multiplies_epochs_and_seconds(monkeypatch, shapes):
+    speeds = {"ours": [9.0] * 3, "limit": [9.0] * 3, "ours, muon": [400.0, 300.0, 200.0]}
+    speeds |= {
+        f"torchvision v{version}, {workers} workers": [100.0, 50.0, 50.0] for version in (1, 2) for workers in (0, 2)
+    }
+    lengths = {factor: [1.0] * 3 for factor in ("1", "2", "4")}
+    monkeypatch.setattr(
+        bench, "take_turns", lambda ways, *_: {way: (speeds | lengths).get(way, [1.0] * 3) for way in ways}
+    )
+    options = argparse.Namespace(rounds=3, same_allocator=False)
+    goal = bench.measure_network("S8Net46k", shapes[0][:512], options, torch.device("cpu"))["to_the_published_accuracy"]
+    ours = bench.fewest_epochs("S8Net46k")
+    assert goal["epochs"] == {"usual": 20, "ours": ours} and ours < 20
+    assert goal["seconds"] == {"usual": 20 * 50_000 / 50, "ours": round(ours * 50_000 / 300)}
+    assert goal["ratio"] == pytest.approx(4 * 20 / ours) and goal["lowest and highest ratio"] == pytest.approx(
+        [4 * 20 / ours, 6 * 20 / ours]
+    )
 
 
 def test_bench_writes_its_record(record):
