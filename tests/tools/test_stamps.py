@@ -553,8 +553,8 @@ def test_load_images_may_move(monkeypatch):
     [
         ("bands.yaml", {"bands"}),
         ("published.yaml", {"table"}),
-        ("S8Net46k-batch-20ep-seed0-b070f8db.json", {"table"}),
-        ("S9Net180k-batch-50ep-seed0-0cdc6f1c.json", set()),
+        ("S8Net46k-batch-20ep-seed0-4c094af2.json", {"table"}),
+        ("S9Net180k-batch-50ep-seed0-32f7e4d2.json", set()),
     ],
 )
 def test_what_a_change_of_committed_data_makes_stale(file, expected, monkeypatch, tmp_path):
