@@ -12,8 +12,8 @@ Three ways to train the same network on the same images with crop and flip, taki
 
 Figures are medians over rounds of ratios within a round: absolute speeds here drift by several times, ratios hardly.
 
-The time to the published accuracy is epochs times seconds an epoch: the usual way needs as many epochs as were
-published, ours as many as the recorded runs of data/reference/short.
+The time to the published accuracy is epochs times seconds an epoch: the usual way takes the epochs of
+`USUAL_EPOCHS`, ours as many as the recorded runs of data/reference/short need.
 Writes `build/bench.json` and `build/bench.png`.
 """
 
@@ -55,7 +55,7 @@ BUILD = Path(__file__).resolve().parents[1] / "build"
 BATCH = 128
 CROP: dict[str, Any] = dict(padding=2, padding_mode="reflect")
 LEAST_ROUNDS = 7
-USUAL_EPOCHS = {"S8Net46k": 20, "S9Net180k": 50}  # with which the accuracies of published.yaml were obtained
+USUAL_EPOCHS = {"S8Net46k": 20, "S9Net180k": 50}  # S9Net180k: as published; S8Net46k: its reference runs
 SEEDS, TRAINING_IMAGES = 3, 50_000
 
 
@@ -187,7 +187,9 @@ def fewest_epochs(name: str, folder: Path = REFERENCE) -> int | None:
     for run in load_runs(folder / "short"):
         if run.job.network == name:
             found.setdefault(run.epochs, []).append(run.test_accuracy or 0)
-    return min((epochs for epochs, all in found.items() if len(all) >= SEEDS and min(all) >= goal), default=None)
+    return min(
+        (epochs for epochs, reached in found.items() if len(reached) >= SEEDS and min(reached) >= goal), default=None
+    )
 
 
 def take_turns(ways: dict[str, Callable], images: int, rounds: int, device: torch.device) -> dict[str, list[float]]:
