@@ -52,6 +52,25 @@ def test_muon_steps_are_those_written_out(groups, channels, generator):
     torch.testing.assert_close(layer.weight.detach(), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_kernels_of_other_shapes_do_not_change_a_step(generator):
+    """Kernels are orthogonalized together, padded; each must move as it would alone."""
+    shapes = [dict(in_channels=3, out_channels=16), dict(in_channels=64, out_channels=8)]
+    shapes += [dict(in_channels=2, out_channels=64)]
+    shapes += [dict(in_channels=8, out_channels=8, groups=8), dict(in_channels=4, out_channels=8, groups=4)]
+    model = nn.ModuleList([nn.Conv2d(**shape, kernel_size=3) for shape in shapes])
+    before = [layer.weight.detach().clone() for layer in model]
+    gradients = [torch.randn(weight.shape, generator=generator) for weight in before]
+    optimizer = Muon(model, muon_lr=0.1, muon_weight_decay=0.5, momentum=0.8, lr=0.3)
+    for layer, gradient in zip(model, gradients, strict=True):
+        layer.weight.grad = gradient.clone()
+    model[0].weight.grad = None  # a frozen one among them
+    optimizer.step()
+    assert torch.equal(model[0].weight, before[0])
+    for layer, weight, gradient in list(zip(model, before, gradients, strict=True))[1:]:
+        expected = step_by_hand(weight, layer.groups, [gradient], 0.1, 0.5, 0.8)
+        torch.testing.assert_close(layer.weight.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_other_parameters_take_the_steps_of_sgd(generator):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5))
     twin = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5))
