@@ -5,7 +5,9 @@ colours tell things apart, markers or line styles do so too.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
@@ -111,6 +113,10 @@ def plot_histories(histories: Mapping[str, History]) -> Figure:
     return figure
 
 
+def _per_cent(share: float) -> str:
+    return ">99.9 %" if share > 0.999 else f"{100 * share:.1f} %"
+
+
 def plot_misclassified(
     image_set: ImageSet, predictions: Predictions, n: int = 10, columns: int = 5, title: str = ""
 ) -> Figure:
@@ -125,7 +131,7 @@ def plot_misclassified(
         return nothing("no image is misclassified")
     titles = [
         f"{image_set.classes[predictions.labels[i]]}, taken for\n"
-        f"{image_set.classes[predictions.predicted[i]]} ({predictions.confidence[i]:.1%})"
+        f"{image_set.classes[predictions.predicted[i]]} ({_per_cent(predictions.confidence[i].item())})"
         for i in worst.tolist()
     ]
     figure, axes = grid(len(worst), columns, 1.75, 1.9)
@@ -136,30 +142,32 @@ def plot_misclassified(
     return figure
 
 
-def plot_attention(images: Tensor, maps: Tensor, titles: Sequence[str]) -> Figure:
-    """Where the evidence for an answer lies: uint8 `N×3×H×W` images, below them the same under float `N×h×w` maps.
-
-    Each map has its own scale, from its smallest value (dark) to its largest (bright).
-    """
+def plot_maps(images: Tensor, maps: Tensor, titles: Sequence[str]) -> Figure:
+    """uint8 `N×3×H×W` images, and below each its float `N×h×w` map, from its smallest (dark) to its largest value."""
     figure, axes = grid(2 * len(images), len(images), 1.1, 1.35)
-    sides = (-0.5, images.shape[3] - 0.5, images.shape[2] - 0.5, -0.5)
     for column, (image, heat, title) in enumerate(zip(images, maps, titles, strict=True)):
         show(axes[0, column], image)
-        show(axes[1, column], image)
-        picture = heat.float().cpu().numpy()
-        axes[1, column].imshow(picture, cmap="viridis", alpha=0.6, interpolation="nearest", extent=sides)
+        axes[1, column].imshow(heat.float().cpu().numpy(), cmap="viridis", interpolation="nearest")
         axes[0, column].set_title(title, fontsize=9)
     return figure
 
 
 def plot_confusion(matrix: Tensor, classes: Sequence[str], title: str = "") -> Figure:
-    """A confusion matrix (int64 C×C, rows: true) in percent of each true class."""
-    shares = 100 * matrix.double() / matrix.sum(1, keepdim=True).clamp_min(1)
+    """A confusion matrix (int64 C×C, rows: true) in percent of each true class.
+
+    Colours tell the mistakes apart; the diagonal, far above them, is grey.
+    """
+    shares = (100 * matrix.double() / matrix.sum(1, keepdim=True).clamp_min(1)).numpy()
+    right = np.eye(len(shares), dtype=bool)
     figure, ax = plt.subplots(figsize=(6.4, 5.4), layout="constrained")
-    options = dict(annot=True, fmt=".0f", cmap="Blues", vmin=0, vmax=100, cbar_kws={"label": "% of the true class"})
-    sns.heatmap(shares.numpy(), xticklabels=classes, yticklabels=classes, annot_kws={"size": 8}, ax=ax, **options)
+    options: dict[str, Any] = dict(annot=True, fmt=".0f", annot_kws={"size": 8}, ax=ax)
+    options |= dict(xticklabels=classes, yticklabels=classes)
+    bar = {"label": "mistakes, % of the true class"}
+    sns.heatmap(shares, mask=right, cmap="Blues", vmin=0, cbar_kws=bar, **options)
+    sns.heatmap(shares, mask=~right, cmap=["#dddddd"], cbar=False, **options)
     ax.set(xlabel="predicted class", ylabel="true class", title=title)
     ax.tick_params(axis="x", rotation=40)
+    ax.tick_params(axis="y", rotation=0)
     plt.setp(ax.get_xticklabels(), ha="right", rotation_mode="anchor")
     plt.close(figure)
     return figure

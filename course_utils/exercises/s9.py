@@ -3,37 +3,37 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from math import gcd
 
 import torch.nn.functional as F
 
+from course_utils.analysis.operations import trace
 from course_utils.exercises.answers import designed, same, sample, whole_numbers
 from course_utils.exercises.rules import S9_RULES
 
 
-def _reach(answer) -> None:
-    (pixels,) = whole_numbers(answer, 1, "a whole number of pixels")
-    assert pixels == 15, f"{pixels} is not right. Each layer adds (k - 1)·d·j pixels to the first one"
+def _wrong_row(answer) -> None:
+    row, field = whole_numbers(answer, 2, "(row, receptive field)")
+    assert row == 6, f"row {row} is right. Compute (k - 1)·d·j for every row, and add it to the field before"
+    assert field == 19, f"{field} is not right: kernel 3 and dilation 2 at a jump of 2"
 
 
-def _cost(answer) -> None:
-    standard, separable = whole_numbers(answer, 2, "(standard, separable)")
-    assert standard == 64 * 128 * 9, (
-        f"{standard} is not right: every pair of channels has a kernel, and nothing has a bias"
-    )
-    hint = "one kernel per input channel, then one number per pair of channels"
-    assert separable == 64 * 9 + 64 * 128, f"{separable} is not right: {hint}"
+def _break_even(answer) -> None:
+    (channels,) = whole_numbers(answer, 1, "a whole number of channels")
+    share = 1 / max(1, channels) + 1 / 9
+    assert share <= 1 / 5, f"with {channels} output channels it needs 1/{1 / share:.2f} of the multiply-adds"
+    assert channels == 12, f"{channels} are more than it takes: solve 1/C + 1/9 = 1/5 for C"
 
 
-def _field_of(answer) -> None:
-    assert callable(answer), f"answer is {type(answer).__name__}, expected a function"
-    cases = {((3, 1, 1),): 3, ((3, 1, 2),): 5, ((3, 1, 1), (3, 1, 1)): 5, ((3, 2, 1), (3, 1, 1)): 7}
-    cases |= {((3, 1, 1), (3, 2, 1), (3, 1, 2), (1, 2, 1), (3, 1, 1)): 21}
-    for layers, expected in cases.items():
-        found = answer(list(layers))
-        strides = [stride for _, stride, _ in layers]
-        hint = "A stride counts for the layers after it, and several multiply" if max(strides) > 1 else "(k - 1)·d"
-        assert found is not None, "your function gives None: does it return what it computes?"
-        assert found == expected, f"for {list(layers)} your function gives {found}, expected {expected}. {hint}"
+def _reads_everything(answer) -> None:
+    designed(answer, replace(S9_RULES, min_accuracy=None))
+    for operation in trace(answer, (3, 32, 32)):
+        window = operation.window
+        for kernel, stride, dilation in zip(window.kernel, window.stride, window.dilation, strict=True):
+            # Its positions are i·stride + t·dilation: all of them only if the two have no common factor.
+            skips = stride > 1 and (kernel < stride or gcd(stride, dilation) > 1)
+            steps = f"kernel {kernel}, stride {stride} and dilation {dilation}"
+            assert not skips, f"{operation.layer} has {steps}: it skips some of its input, whatever the channel"
 
 
 def _depthwise(answer) -> None:
@@ -54,9 +54,9 @@ def _without_holes(answer) -> None:
 
 
 S9_CHECKS: dict[str, Callable] = {
-    "S9.1": _reach,
-    "S9.2": _cost,
-    "S9.3": _field_of,
+    "S9.1": _wrong_row,
+    "S9.2": _break_even,
+    "S9.3": _reads_everything,
     "S9.4": _depthwise,
     "S9.5": _without_holes,
     "S9.6": partial(designed, rules=replace(S9_RULES, max_parameters=100_000)),

@@ -28,7 +28,8 @@ MIME = "application/vnd.small-networks-course.record+json"
 class Lesson:
     """One execution of a session's notebook; its last cell shows it, and the output keeps its record.
 
-    `networks` are those that the notebook trains, the other fields its parameters. `run`: with `"train"` it trains;
+    `networks` are those that the notebook trains, and `also` those of its short studies; it divides their channels into
+    at most `most_groups` groups. The other fields are its parameters. `run`: with `"train"` it trains;
     with `"reference"` it shows the reference runs and the recorded short studies, and trains nothing; `"recorded"` is
     for `make render`: everything comes from the record of the last full run, and the networks are untrained. Raises
     `ValueError` for networks and data sets that have no record, with those that have.
@@ -44,6 +45,8 @@ class Lesson:
     seed: int
     train_size: int | None = None
     checkpoints: str | None = None
+    also: tuple[str, ...] = ()
+    most_groups: int = 1
     runs: dict[str, Run] = field(default_factory=dict, init=False)
     studies: dict[str, Run] = field(default_factory=dict, init=False)
 
@@ -52,7 +55,7 @@ class Lesson:
         self.epochs = number(self.epochs, "epochs", 1, whole=True)
         self.batch_size = number(self.batch_size, "batch_size", 1, whole=True)
         self.seed = number(self.seed, "seed", 0, 2**63, whole=True)
-        check_networks(self.session, self.networks)
+        check_networks(self.session, self.networks, self.most_groups)
         self._recorded = {"runs": {}, "studies": {}} if self.run == "train" else load_lesson(self.session)
         known = sorted({run.job.network for run in self._recorded["runs"].values()})
         if self.run != "train" and (unknown := set(self.networks) - set(known)):
@@ -62,7 +65,7 @@ class Lesson:
         if self.run == "reference":  # which may have seen other images than the last full run of the notebook
             recorded = [load_reference(name) for name in self.networks]
         self._data = recorded[0].data if recorded else None
-        self._short_epochs, self.device = max(1, self.epochs // 5), pick_device()
+        self._short_epochs, self.device = max(1, self.epochs // 2), pick_device()
         describe_session(self.device)
         show_figures()
         checkpoint_file(self.checkpoints if self.run == "train" else None, self.session)  # refuses what is no folder
@@ -81,7 +84,7 @@ class Lesson:
             number(
                 self.batch_size, "batch_size", 1, len(train) + 1, whole=True, note=", the number of images to train on"
             )
-            check_images(self.session, self.networks, train.images)
+            check_images([*self.networks, *self.also], train.images)
         self._train, self._test = train, test
         self._part = train[: min(10_000, len(train) // 4)]  # for the short studies
         self._val_batches = BatchLoader(val, min(1000, len(val)))
@@ -133,11 +136,11 @@ class Lesson:
     def study(
         self, name: str, make: Callable[..., nn.Module], recipe: Recipe, augment: Augment, batch_size: int | None = None
     ) -> History:
-        """A short training of `make()`: a quarter of the images, at most 10,000, for a fifth of the epochs.
+        """A short training of `make()`: a quarter of the images, at most 10,000, for half of the epochs.
 
         `make` is given the `num_classes` of the images where it takes that. The learning rate is in proportion to the
-        batch size. `studies[name]` is its run; with recorded runs it is the one of that name, and `ValueError` is
-        raised where there is none.
+        batch size. A training that diverges says so and returns a history without epochs. `studies[name]` is its run;
+        with recorded runs it is the one of that name, and `ValueError` is raised where there is none.
         """
         generator = seed_everything(self.seed, self.device)
         # Also where it is not trained: what later cells draw does not depend on `run`.
@@ -148,8 +151,13 @@ class Lesson:
         batch_size = min(batch_size or self.batch_size, len(self._part))
         batches = BatchLoader(self._part, batch_size, shuffle=True, augment=augment, generator=generator)
         short = replace(recipe, lr=recipe.lr * batch_size / self.batch_size, epochs=self._short_epochs)
-        history = fit(model, batches, self._val_batches, short, verbose=False)
-        self.studies[name] = self._run(self._job(model, short, batch_size), len(self._part), history)
+        job, diverged = self._job(model, short, batch_size), None
+        try:
+            history = fit(model, batches, self._val_batches, short, verbose=False)
+        except FloatingPointError as error:  # that a learning rate is too large is a result
+            history, diverged = History(short), str(error)
+            print(f"{name}: {diverged}")
+        self.studies[name] = replace(self._run(job, len(self._part), history), diverged=diverged)
         return history
 
     def test(self, models: Mapping[str, nn.Module]) -> dict[str, Predictions]:

@@ -11,14 +11,9 @@ from torch import Tensor, nn
 from course_utils.checks import one_of
 from course_utils.networks import NETWORKS, make_network
 
-# What the cells of a session do besides training the networks that are its parameters.
-MOST_GROUPS = {"S8_normalization": 16}  # to normalize in so many groups, which must divide all channels
-ALSO_TRAINED = {"S8_normalization": ["S8Net38k"]}
 
-
-def check_networks(session: str, names: Iterable[str]) -> None:
-    """Raise `ValueError` for what is no network of the course, and for one that the cells of `session` cannot use."""
-    groups = MOST_GROUPS.get(session, 1)
+def check_networks(session: str, names: Iterable[str], groups: int = 1) -> None:
+    """Raise `ValueError` for what is no network of the course, and for one whose channels `groups` do not divide."""
     fitting = [name for name in NETWORKS if _takes_groups(name, groups)]
     for name in names:
         if one_of(name, "network", tuple(NETWORKS)) not in fitting:
@@ -35,9 +30,9 @@ def _takes_groups(name: str, count: int) -> bool:
     return True
 
 
-def check_images(session: str, names: Iterable[str], images: Tensor) -> None:
+def check_images(names: Iterable[str], images: Tensor) -> None:
     """Raise `ValueError` that names the part of a network for which `images` are too small or too large."""
-    for name in dict.fromkeys([*names, *ALSO_TRAINED.get(session, [])]):
+    for name in dict.fromkeys(names):
         with torch.device("meta"):
             model, outputs = make_network(name).eval(), torch.empty(1, *images.shape[1:])
         grids = [images.shape[2:]]
