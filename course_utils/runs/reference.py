@@ -62,7 +62,9 @@ def load_reference(
 
 def _facts(run: Run) -> dict:
     job = run.job
-    return {"network": job.network, "norm": job.norm, "data": run.data, "epochs": run.epochs, "seed": job.seed}
+    options = ", ".join(f"{name}={value}" for name, value in job.options.items())
+    facts = {"network": job.network, "norm": job.norm, "options": options}
+    return facts | {"data": run.data, "epochs": job.recipe.epochs, "seed": job.seed}
 
 
 def reference_network(run: Run, folder: Path = REFERENCE) -> nn.Module:
@@ -78,9 +80,7 @@ def reference_table(folder: Path = REFERENCE) -> pd.DataFrame:
     """
     by = ["network", "norm", "options", "epochs", "data"]
     rows = [
-        _facts(run)
-        | {"options": ", ".join(f"{name}={value}" for name, value in run.job.options.items())}
-        | {"accuracy": 100 * run.test_accuracy}
+        _facts(run) | {"accuracy": 100 * run.test_accuracy}
         for run in load_runs(folder)
         if run.test_accuracy is not None
     ]
@@ -97,21 +97,24 @@ def study_table(folder: Path = REFERENCE / "questions") -> pd.DataFrame:
     """Accuracies on held-out training images in per cent, for printing: one row per network and what it was trained by.
 
     `augmentation`: the names of the functions, in order; `train`: the mean accuracy on the training images, augmented
-    and while it trained; `mean` and `std`: of the held-out images over the n seeds.
+    and while it trained; `mean` and `std`: of the held-out images over the n seeds; `diverged`: how many seeds ended in
+    a loss that was not finite, and are in none of these.
     """
-    by = ["network", "norm", "options", "augmentation", "lr", "batch_size", "epochs"]
-    rows = [
-        _facts(run)
-        | {"options": ", ".join(f"{name}={value}" for name, value in run.job.options.items())}
-        | {"augmentation": ", ".join(name.removeprefix("random_") for name in run.job.augment or {}) or "none"}
-        | {"lr": run.job.recipe.lr, "batch_size": run.job.batch_size}
-        | {"train": 100 * run.history.metrics[-1].train_accuracy, "accuracy": 100 * run.val_accuracy}
-        for run in load_runs(folder)
-        if run.val_accuracy is not None
-    ]
+    by = ["network", "norm", "options", "augmentation", "optimizer", "lr", "batch_size", "epochs"]
+    rows = []
+    for run in load_runs(folder):
+        if run.test_accuracy is None:
+            names = [name.removeprefix("random_") for name in run.job.augment or {}]
+            asked = {"augmentation": ", ".join(names) or "none", "batch_size": run.job.batch_size}
+            asked |= {"optimizer": run.job.recipe.optimizer, "lr": run.job.recipe.lr}
+            found = [float("nan"), float("nan")]
+            if run.val_accuracy is not None:
+                found = [100 * run.history.metrics[-1].train_accuracy, 100 * run.val_accuracy]
+            rows.append(_facts(run) | asked | dict(zip(["train", "accuracy"], found, strict=True)))
     groups = pd.DataFrame(rows, columns=[*by, "train", "accuracy"]).groupby(by)
-    table = groups["accuracy"].agg(["mean", "std", "count"]).rename(columns={"count": "n"})
-    return table.assign(train=groups["train"].mean()).reset_index()
+    table = groups["accuracy"].agg(["mean", "std", "count", "size"]).rename(columns={"count": "n"})
+    table = table.assign(train=groups["train"].mean(), diverged=table["size"] - table["n"])
+    return table.drop(columns="size").reset_index()
 
 
 def accuracy_table(runs: Mapping[str, Run]) -> pd.DataFrame:

@@ -169,15 +169,23 @@ def test_study_table_has_a_row_for_all_seeds_of_a_job(tmp_path):
             job = Job(network, seed=seed, augment=augment, held_out=5, recipe=Recipe(epochs=1, lr=lr))
             run = Run(job, "noise", 24, 10, History(job.recipe, history.metrics), val_accuracy=accuracy)
             write_record(tmp_path / f"{job.name}.json", run.to_dict())
+    fast = Job("S9Net180k", augment={}, held_out=5, recipe=Recipe(epochs=1, lr=0.3, optimizer="muon"))
+    write_record(tmp_path / "fast.json", Run(fast, "noise", 24, 10, history, val_accuracy=0.85).to_dict())
+    lost = Job("S9Net180kPooled", seed=7, augment=crop, held_out=5, recipe=Recipe(epochs=1, lr=0.1))
+    write_record(tmp_path / "lost.json", Run(lost, "noise", 24, 10, History(lost.recipe), diverged="nan").to_dict())
     tested = Job("S8Net31k", recipe=recipe)
     write_record(tmp_path / "tested.json", Run(tested, "noise", 24, 10, history, test_accuracy=0.5).to_dict())
     table = study_table(tmp_path)
     assert table[["network", "augmentation", "lr", "epochs", "n"]].to_numpy().tolist() == [
         ["S9Net180k", "crop, hflip", 0.1, 1, 3],
+        ["S9Net180k", "none", 0.3, 1, 1],
         ["S9Net180k", "none", 0.1, 1, 1],
         ["S9Net180k", "none", 0.3, 1, 1],
         ["S9Net180kPooled", "crop, hflip", 0.1, 1, 2],
     ]
-    assert table["mean"].tolist() == pytest.approx([83.0, 70.0, 72.0, 92.0])
-    assert table["std"].tolist() == pytest.approx([13**0.5, float("nan"), float("nan"), 2**0.5], nan_ok=True)
-    assert table["train"].tolist() == pytest.approx([90.0, 100.0, 80.0, 95.0])
+    assert table["optimizer"].tolist() == ["sgd", "muon", "sgd", "sgd", "sgd"]
+    assert table["mean"].tolist() == pytest.approx([83.0, 85.0, 70.0, 72.0, 92.0])
+    none = float("nan")
+    assert table["std"].tolist() == pytest.approx([13**0.5, none, none, none, 2**0.5], nan_ok=True)
+    assert table["train"].tolist() == pytest.approx([90.0, 95.0, 100.0, 80.0, 95.0])
+    assert table["diverged"].tolist() == [0, 0, 0, 0, 1]
