@@ -74,7 +74,7 @@ def test_images_of_another_size(side):
     image_set = ImageSet(images, LABELS, CLASSES, "pets", torch.zeros(3), torch.ones(3))
     wrong = Predictions(LABELS, torch.eye(3)[LABELS.roll(3)])
     assert torch.equal(pixels(drawn(plotting.plot_misclassified(image_set, wrong))), images[wrong.misclassified])
-    drawn(plotting.plot_attention(images[:2], torch.rand(2, 5, 5), ["one", "two"]))
+    drawn(plotting.plot_maps(images[:2], torch.rand(2, 5, 5), ["one", "two"]))
 
 
 @pytest.mark.parametrize("change", [lambda images: images / 255, lambda images: images[:, 0], lambda images: None])
@@ -149,22 +149,11 @@ def test_names_that_begin_with_an_underscore_stay_in_the_legend():
     assert texts(ax.get_legend().get_texts()) == ["_train", "_test"]
 
 
-def test_shared_statistics():
-    sets = {"columns": torch.arange(12).reshape(3, 4) % 4, "cells": torch.arange(12).reshape(3, 4)}
-    axes = drawn(plotting.plot_shared_statistics(sets))
-    assert [ax.get_title() for ax in axes] == list(sets)
-    for ax, matrix in zip(axes, sets.values(), strict=True):
-        assert [int(text.get_text()) for text in ax.texts] == matrix.flatten().tolist()
-        colors = ax.collections[0].get_facecolors()
-        shared = matrix.flatten()[:, None] % 10 == matrix.flatten() % 10
-        assert torch.equal(torch.tensor((colors[:, None] == colors).all(-1)), shared)
-
-
 @pytest.mark.parametrize("n", [1, 2, 10])
 def test_misclassified(n):
     rows = [[1, 0, 0], [0.3, 0.7, 0], [0, 0, 1], [0, 1, 0], [0.6, 0.4, 0], [0, 0, 1]]
     axes = drawn(plotting.plot_misclassified(IMAGE_SET, Predictions(LABELS, torch.tensor(rows)), n))
-    titles = ["cat, taken for\nfrog (100.0%)", "cat, taken for\ndog (70.0%)", "dog, taken for\ncat (60.0%)"]
+    titles = ["cat, taken for\nfrog (>99.9 %)", "cat, taken for\ndog (70.0 %)", "dog, taken for\ncat (60.0 %)"]
     assert [ax.get_title() for ax in axes] == titles[:n]
     assert torch.equal(pixels(axes), IMAGES[[2, 1, 4]][:n])
 
@@ -183,26 +172,31 @@ def test_nothing_misclassified():
     assert (ax.get_xlim(), ax.get_ylim()) == ((0, 1), (0, 1))
 
 
-def test_attention():
+def test_maps():
     maps = torch.arange(2 * 2 * 2.0).reshape(2, 2, 2)
-    axes = drawn(plotting.plot_attention(IMAGES[:2], maps, ["one", "two"]))
+    axes = drawn(plotting.plot_maps(IMAGES[:2], maps, ["one", "two"]))
     assert [ax.get_title() for ax in axes] == ["one", "two", "", ""]
     assert torch.equal(pixels(axes[:2]), IMAGES[:2])
-    for ax, image, heat in zip(axes[2:], IMAGES, maps, strict=False):
-        below, above = ax.images
-        assert torch.equal(torch.from_numpy(below.get_array().data), image.permute(1, 2, 0))
-        assert torch.equal(torch.from_numpy(above.get_array().data), heat)
-        assert below.get_extent() == above.get_extent()  # one over the other
+    for ax, heat in zip(axes[2:], maps, strict=True):
+        (below,) = ax.images
+        assert torch.equal(torch.from_numpy(below.get_array().data), heat)
+        assert below.get_clim() == (heat.min(), heat.max())  # each has its own scale
 
 
 def test_confusion():
     ax, bar = drawn(plotting.plot_confusion(torch.tensor([[3, 1, 0], [0, 2, 6], [0, 0, 0]]), CLASSES, "pets"))
-    percent = [75, 25, 0, 0, 25, 75, 0, 0, 0]  # a class without images has an empty row
-    assert ax.collections[0].get_array().flatten().tolist() == percent
-    assert texts(ax.texts) == [str(p) for p in percent]
+    mistakes, right = ax.collections
+    percent = [[75, 25, 0], [0, 25, 75], [0, 0, 0]]  # a class without images has an empty row
+    diagonal = torch.eye(3, dtype=torch.bool)
+    for mesh, hidden in ((mistakes, diagonal), (right, ~diagonal)):
+        shown = mesh.get_array()
+        assert torch.equal(torch.tensor(shown.mask).view(3, 3), hidden) and (shown.data == torch.tensor(percent)).all()
+    assert mistakes.get_clim() == (0, 75)  # of the mistakes alone
+    assert sorted(texts(ax.texts)) == sorted(str(p) for row in percent for p in row)
     assert texts(ax.get_xticklabels()) == texts(ax.get_yticklabels()) == list(CLASSES)
+    assert {label.get_rotation() for label in ax.get_yticklabels()} == {0}
     assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("predicted class", "true class", "pets")
-    assert bar.get_ylabel() == "% of the true class"
+    assert bar.get_ylabel() == "mistakes, % of the true class"
 
 
 def test_receptive_field():
@@ -229,4 +223,4 @@ def test_no_images():
 
 def test_nothing_to_draw():
     with pytest.raises(ValueError, match="nothing to draw"):
-        plotting.plot_attention(IMAGES[[]], torch.zeros(0, 2, 2), [])
+        plotting.plot_maps(IMAGES[[]], torch.zeros(0, 2, 2), [])

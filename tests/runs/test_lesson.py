@@ -212,14 +212,23 @@ def test_training_is_that_written_out():
     assert predictions["a"].accuracy == lesson.runs["a"].test_accuracy == pytest.approx(accuracy)
 
 
-def test_study_is_a_fifth_of_the_epochs_on_a_quarter_of_the_images():
+def test_study_is_half_of_the_epochs_on_a_quarter_of_the_images():
     lesson = started()
     history = lesson.study("small", partial(make_network, "S8Net31k", norm="group"), RECIPE, plain, batch_size=8)
     run = lesson.studies["small"]
-    assert (run.train_images, run.job.batch_size, run.job.norm, run.epochs) == (90, 8, "group", 1)
+    assert (run.train_images, run.job.batch_size, run.job.norm, run.epochs) == (90, 8, "group", 2)
     assert history.recipe.lr == RECIPE.lr / 2 and run.history is history
     assert lesson.study("whole", partial(make_network, "S8Net31k"), RECIPE, plain, batch_size=512) is not None
     assert lesson.studies["whole"].job.batch_size == 90  # no more than there are
+
+
+def test_a_study_that_diverges_is_a_result(capsys):
+    lesson = started()
+    history = lesson.study("far", partial(make_network, "S8Net31k", norm="none"), Recipe(**ONE | dict(lr=1e20)), plain)
+    assert len(history) == 0 and "far: the loss was not finite at step" in capsys.readouterr().out
+    run = lesson.studies["far"]
+    assert "the loss was not finite" in run.diverged and run.val_accuracy is None
+    assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
 
 
 def test_another_augmentation_trains_anew(tmp_path, short, capsys):
