@@ -90,6 +90,8 @@ def test_checked_cells_have_something_to_compare(path):
     for cell in cells:
         nothing = not cell.outputs or cell.execution_count is None
         assert not nothing, f"{path.name}, cell '{cell.id}': no output or no count, so nbval passes without a look"
+        picture = any("data:image" in output.get("data", {}).get("text/html", "") for output in cell.outputs)
+        assert not picture, f"{path.name}, cell '{cell.id}': pictures in HTML, which other machines draw differently"
 
 
 @each_notebook
