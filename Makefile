@@ -68,7 +68,7 @@ lint: $(STAMP)  ## check style, types, the direction of imports, and the workflo
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	$(BIN)/zizmor --offline --quiet .github
 
-editions: $(STAMP)  ## write notebooks for students and teachers, and such that need nothing else, into build/
+editions: $(STAMP)  ## renew notebooks/student/; write notebooks that need nothing else into build/
 	$(BIN)/python tools/editions.py
 	$(BIN)/python tools/standalone.py
 

@@ -1,7 +1,7 @@
-"""The student's and the teacher's edition of every notebook, in build/student/ and build/teacher/: `make editions`.
+"""The student's edition of every notebook, committed in notebooks/student/: `make editions`.
 
-Both come from the committed notebook. The student's has no outputs, and in every cell tagged `solution` three dots in
-place of all that stands before the check; the teacher's has the solutions, and the outputs of the full run.
+It is made from the notebook of the same name in notebooks/, which has the solutions, and the outputs of the full run.
+The student's has no outputs, and in every cell tagged `solution` three dots in place of what stands before the check.
 """
 
 from pathlib import Path
@@ -9,7 +9,8 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS, BUILD = ROOT / "notebooks", ROOT / "build"
+NOTEBOOKS = ROOT / "notebooks"
+STUDENT = NOTEBOOKS / "student"
 SOLUTION, CHECK = "solution", "check_answer("
 BLANK = "answer = ...  # in place of the dots, or a function of this name\n"
 
@@ -35,12 +36,10 @@ def student_edition(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def main() -> None:
+    STUDENT.mkdir(exist_ok=True)
     for source in sorted(NOTEBOOKS.glob("*.ipynb")):
-        book = nbformat.read(source, as_version=4)
-        for folder, edition in (("student", student_edition(book)), ("teacher", book)):
-            (BUILD / folder).mkdir(parents=True, exist_ok=True)
-            nbformat.write(edition, BUILD / folder / source.name)
-            print(BUILD / folder / source.name)
+        nbformat.write(student_edition(nbformat.read(source, as_version=4)), STUDENT / source.name)
+        print(STUDENT / source.name)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def texts() -> dict[str, str]:
     )
     places = [ROOT / folder for folder in folders]
     found = {path: path.read_text(encoding="utf-8") for place in places for path in place.glob("*.md")}
-    for path in (ROOT / "notebooks").glob("*.ipynb"):
+    for path in [*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("notebooks/student/*.ipynb")]:
         cells = nbformat.read(path, as_version=4).cells
         found[path] = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     return {path.relative_to(ROOT).as_posix(): text for path, text in found.items()}

@@ -1,4 +1,4 @@
-"""The repository's address and what is made from it: the notebooks' first cell, the badges that open them in Colab.
+"""The repository's address and what is made from it: the notebooks' first cell, and badges for Colab.
 
     python tools/setup_cell.py [ADDRESS]    write the address into all files that have it
     python tools/setup_cell.py --release    say what is missing for a release
@@ -24,7 +24,7 @@ ADDRESS, VERSION = PROJECT["urls"]["Repository"], f"v{PROJECT['version']}"
 SETUP = "setup"  # the cell's tag
 GITHUB = re.compile(r"(?:https://(?:[^@/]+@)?|ssh://git@|git@)github\.com[/:]([\w.-]+)/([\w.-]+?)(?:\.git)?/?")
 PICTURE = "https://colab.research.google.com/assets/colab-badge.svg"
-BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*/notebooks/\w+\.ipynb\)")
+BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*/notebooks/[\w/]+\.ipynb\)")
 
 
 def setup_source(address: str, version: str = VERSION) -> str:
@@ -89,9 +89,9 @@ def revision(root: Path = ROOT) -> str:
 
 
 def badge(name: str, address: str, revision: str) -> str:
-    """Markdown that opens the notebook `name` in Colab."""
+    """Markdown that opens the student's edition of the notebook `name` in Colab."""
     page = address.replace("https://github.com", "https://colab.research.google.com/github")
-    return f"[![Open in Colab]({PICTURE})]({page}/blob/{revision}/notebooks/{name}.ipynb)"
+    return f"[![Open in Colab]({PICTURE})]({page}/blob/{revision}/notebooks/student/{name}.ipynb)"
 
 
 def renew_notebook(path: Path, address: str, revision: str) -> None:
@@ -108,10 +108,10 @@ def renew_notebook(path: Path, address: str, revision: str) -> None:
 
 
 def renewed_readme(text: str, address: str, revision: str) -> str:
-    """The README with a badge after every link to a notebook that begins a row of a table, or without any."""
+    """The README with a badge after every link to a student's edition that begins a row of a table, or without any."""
     text = re.sub(f" ?{BADGE.pattern}", "", text)
     if is_known(address):
-        link = re.compile(r"^\| \[\w+\]\(notebooks/(\w+)\.ipynb\)", re.MULTILINE)
+        link = re.compile(r"^\| \[\w+\]\(notebooks/student/(\w+)\.ipynb\)", re.MULTILINE)
         text = link.sub(lambda found: f"{found[0]} {badge(found[1], address, revision)}", text)
     return text
 
@@ -128,7 +128,7 @@ def write(address: str, root: Path = ROOT) -> None:
     change("pyproject.toml", lambda text: re.sub(r'(?m)^Repository = ".*"', f'Repository = "{address}"', text))
     change("CITATION.cff", lambda text: re.sub(r"(?m)^repository-code: .*\n", "", text) + code)
     change("README.md", lambda text: renewed_readme(text, address, ref))
-    for path in sorted((root / "notebooks").glob("*.ipynb")):
+    for path in [*root.glob("notebooks/*.ipynb"), *root.glob("notebooks/student/*.ipynb")]:
         renew_notebook(path, address, ref)
 
 

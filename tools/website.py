@@ -73,9 +73,9 @@ def launch(name: str) -> str:
     """Links that open the session, a line of Markdown; those to GitHub only where the address is known."""
     links = []
     if is_known(ADDRESS):
-        path = f"blob/{revision()}/notebooks/{name}.ipynb"
+        path = f"blob/{revision()}/notebooks"
         colab = ADDRESS.replace("https://github.com", "https://colab.research.google.com/github")
-        links = [f"[Open in Colab]({colab}/{path})", f"[Source]({ADDRESS}/{path})"]
+        links = [f"[Open in Colab]({colab}/{path}/student/{name}.ipynb)", f"[Source]({ADDRESS}/{path}/{name}.ipynb)"]
     editions = {"student": "Student edition", "standalone": "Standalone notebook", "notebooks": "With all outputs"}
     links += [f"{{download}}`{text} <downloads/{folder}/{name}.ipynb>`" for folder, text in editions.items()]
     return "[" + " ".join(links) + "]{.launch}"

@@ -14,13 +14,14 @@ from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from PIL import Image
 
-MOST_FRAMES, DPI = 64, 80
+MOST_FRAMES, DPI, COLOURS = 64, 80, 256  # with so few colours a picture has a third of the bytes
 BOX = "display: inline-block; max-width: 100%; padding: 0.5em; background: #fff; color: #000; color-scheme: light"
-# The script makes the controls: without it there are none. The attribute keeps JupyterLab from using the arrow keys.
+KEYS = 'data-lm-suppress-shortcuts="true"'  # else JupyterLab takes the arrow keys for its own
+# The script makes the controls: without it there are none.
 SCRIPT = """(name, alt, sizes, controls, captions, others) => {
-  for (const box of document.querySelectorAll(`.${name}:not([data-lm-suppress-shortcuts])`)) {
-    box.dataset.lmSuppressShortcuts = "true";
+  for (const box of document.querySelectorAll(`.${name}:not(:has(output))`)) {
     const image = box.querySelector("img"), frames = [image.src, ...others];
     image.insertAdjacentHTML("beforebegin", controls);
     const inputs = [...box.querySelectorAll("input, select")];
@@ -53,9 +54,10 @@ class Choice:
 def choose(draw: Callable[..., Figure], alt: str, /, **choices: Sequence[Any]) -> Choice:
     """The figures `draw(name=value, ...)` for all combinations of the choices' values, and controls to choose by.
 
-    Numbers get a slider, other values a list. The figures are drawn here, once, at 80 dots per inch; where no script
-    runs, the first is shown. `alt` describes them to readers who cannot see them. Raises `ValueError` for no choices,
-    values that are not in a list, more than 64 combinations, an empty `alt`, and where `draw` returns no figure.
+    Numbers get a slider, other values a list. The figures are drawn here, once, with 80 dots per inch and 256 colours;
+    the first is shown where no script runs. `alt` describes them to readers who cannot see them. Raises `ValueError`
+    for no choices, values that are not in a list, more than 64 combinations, an empty `alt`, and where `draw` returns
+    no figure.
     """
     if not choices or not alt.strip():
         raise ValueError("nothing to choose or no text, expected choose(draw, 'what is shown', name=[value, ...])")
@@ -85,19 +87,20 @@ def _words(name: str) -> str:
 def _control(name: str, values: Sequence[Any]) -> str:
     """A slider or a list in HTML; its value is the index of the chosen one."""
     if all(isinstance(value, Real) and not isinstance(value, bool) for value in values):
-        control = f'<input type="range" max="{len(values) - 1}" value="0" style="vertical-align: middle">'
+        control = f'<input type="range" max="{len(values) - 1}" value="0" style="vertical-align: middle" {KEYS}>'
     else:
         options = (f'<option value="{index}">{escape(str(value))}</option>' for index, value in enumerate(values))
-        control = f"<select>{''.join(options)}</select>"
+        control = f"<select {KEYS}>{''.join(options)}</select>"
     return f'<label style="margin-right: 1em">{name} {control}</label>'
 
 
 def _as_png(draw: Callable[..., Figure], values: dict[str, Any]) -> str:
     """A figure as the address of an image that contains it."""
-    figure, file = draw(**values), BytesIO()
+    figure, file, small = draw(**values), BytesIO(), BytesIO()
     if not isinstance(figure, Figure):
         given = ", ".join(f"{name}={value!r}" for name, value in values.items())
         raise ValueError(f"draw({given}) returned {type(figure).__name__}, expected a matplotlib Figure")
-    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    figure.savefig(file, format="png", dpi=DPI, facecolor="white")
     plt.close(figure)  # if draw left it open, a notebook would show it once more
-    return f"data:image/png;base64,{b64encode(file.getvalue()).decode()}"
+    Image.open(file).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return f"data:image/png;base64,{b64encode(small.getvalue()).decode()}"

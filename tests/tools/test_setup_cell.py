@@ -12,6 +12,7 @@ import pytest
 import setup_cell
 
 NOTEBOOKS = sorted(setup_cell.NOTEBOOKS.glob("*.ipynb"))
+STUDENT = sorted(setup_cell.NOTEBOOKS.glob("student/*.ipynb"))
 ROOT = setup_cell.ROOT
 
 
@@ -73,11 +74,11 @@ def git(folder: Path, *arguments: str) -> None:
 def copy(tmp_path) -> Path:
     """The files that have the address, in a repository of their own."""
     root = tmp_path / "copy"
-    (root / "notebooks").mkdir(parents=True)
+    (root / "notebooks" / "student").mkdir(parents=True)
     for name in ("pyproject.toml", "CITATION.cff", "README.md", "CHANGELOG.md"):
         shutil.copy(ROOT / name, root)
-    for path in NOTEBOOKS:
-        shutil.copy(path, root / "notebooks")
+    for path in [*NOTEBOOKS, *STUDENT]:
+        shutil.copy(path, root / path.relative_to(ROOT))
     git(root, "init", "-q")
     return root
 
@@ -92,7 +93,8 @@ def test_address_of_origin(copy):
 
 def test_address_goes_into_all_files_and_out_again(copy):
     def texts() -> dict[str, str]:
-        return {path.name: path.read_text(encoding="utf-8") for path in copy.rglob("*.*") if ".git" not in path.parts}
+        paths = [path for path in copy.rglob("*.*") if ".git" not in path.parts]
+        return {path.relative_to(copy).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
     setup_cell.write("https://github.com/OWNER/course", copy)
     unknown = texts()
@@ -104,8 +106,8 @@ def test_address_goes_into_all_files_and_out_again(copy):
     assert badges(known["README.md"]) == [
         setup_cell.badge(path.stem, "https://github.com/a/b", "main") for path in NOTEBOOKS
     ]
-    for path in NOTEBOOKS:
-        book, before = (nbformat.read(each / path.name, as_version=4) for each in (copy / "notebooks", path.parent))
+    for path in [*NOTEBOOKS, *STUDENT]:
+        book, before = (nbformat.read(each / path.relative_to(ROOT), as_version=4) for each in (copy, ROOT))
         assert badges(book.cells[0].source) == [setup_cell.badge(path.stem, "https://github.com/a/b", "main")]
         changed = [a.id for a, b in zip(book.cells, before.cells, strict=True) if a != b]
         setup = next(cell.id for cell in book.cells if setup_cell.SETUP in cell.metadata.get("tags", []))
@@ -122,7 +124,19 @@ def test_badges_open_the_version_where_it_has_a_tag(copy):
     git(copy, "commit", "-qm", "course")
     git(copy, "tag", setup_cell.VERSION)
     assert setup_cell.revision(copy) == setup_cell.VERSION
-    assert "/blob/v" in setup_cell.badge("S8", "https://github.com/a/b", setup_cell.VERSION)
+    badge = setup_cell.badge("S8", "https://github.com/a/b", setup_cell.VERSION)
+    assert f"/github/a/b/blob/{setup_cell.VERSION}/notebooks/student/S8.ipynb)" in badge
+
+
+def test_a_badge_of_another_folder_is_replaced(copy):
+    new = setup_cell.badge(NOTEBOOKS[0].stem, "https://github.com/a/b", "main")
+    old = new.replace("/notebooks/student/", "/notebooks/")
+    path = copy / "notebooks" / NOTEBOOKS[0].name
+    setup_cell.write("https://github.com/a/b", copy)
+    path.write_text(path.read_text(encoding="utf-8").replace(new, old), encoding="utf-8")
+    assert badges(path.read_text(encoding="utf-8")) == [old]
+    setup_cell.write("https://github.com/a/b", copy)
+    assert badges(path.read_text(encoding="utf-8")) == [new]
 
 
 def test_release_needs_address_tag_and_changelog(copy):
@@ -185,7 +199,7 @@ def test_in_an_empty_folder_it_fetches_the_course_once(run_cell, tmp_path):
     assert run_cell(content) == expected  # found there by another kernel
 
 
-@pytest.mark.parametrize("place", [".", "notebooks", "build/student"])
+@pytest.mark.parametrize("place", [".", "notebooks", "notebooks/student"])
 def test_in_a_checkout_it_takes_that(place, run_cell, tmp_path):
     package = tmp_path / "checkout" / "course_utils"
     package.mkdir(parents=True)

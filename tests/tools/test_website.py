@@ -108,9 +108,8 @@ def test_no_link_to_an_address_that_is_not_known(monkeypatch):
     assert "http" not in launch("S8_a") and launch("S8_a").count("{download}") == 3
     monkeypatch.setattr(website, "ADDRESS", "https://github.com/some-one/course")
     revision = website.revision()
-    assert f"https://colab.research.google.com/github/some-one/course/blob/{revision}/notebooks/S8_a.ipynb" in launch(
-        "S8_a"
-    )
+    colab = f"https://colab.research.google.com/github/some-one/course/blob/{revision}/notebooks/student/S8_a.ipynb"
+    assert f"[Open in Colab]({colab})" in launch("S8_a")
     assert f"https://github.com/some-one/course/blob/{revision}/notebooks/S8_a.ipynb" in launch("S8_a")
 
 
