@@ -1,5 +1,6 @@
 """What several test modules share."""
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from course_utils.data import load_images
+from course_utils.data import ImageSet, load_images
 
 
 def pytest_addoption(parser):
@@ -58,6 +59,17 @@ def interrupts():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture(scope="session")
+def forked() -> multiprocessing.context.BaseContext:
+    """How to start processes that have imported already what takes seconds: torch, and what stands on it."""
+    from multiprocessing.forkserver import ensure_running  # not on Windows
+
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["pytest", "distributed", "course_utils.runs.study"])
+    ensure_running()  # whoever names other modules later comes too late
+    return processes
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
@@ -76,6 +88,12 @@ def real_images() -> Path:
     if not folder:
         pytest.skip("needs real images: set COURSE_TEST_IMAGES to a folder with {train,test}/<class>/*.png")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def photographs(real_images) -> tuple[ImageSet, ImageSet]:
+    """These images, read before a test names a data folder of its own: to decode them takes half a minute."""
+    return load_images(real_images)
 
 
 @pytest.fixture(scope="session")

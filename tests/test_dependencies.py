@@ -38,14 +38,18 @@ SOURCES = {path.relative_to(ROOT).as_posix(): path for path in ROOT.glob("course
 SOURCES |= {path.relative_to(ROOT).as_posix(): path for path in ROOT.glob("notebooks/*.ipynb")}
 
 
+@pytest.fixture(scope="module")
+def distributions() -> dict[str, list[str]]:
+    return dict(packages_distributions())
+
+
 @pytest.mark.parametrize("name", SOURCES)
-def test_what_is_imported_is_listed(name):
+def test_what_is_imported_is_listed(name, distributions):
     text = SOURCES[name].read_text(encoding="utf-8")
     if name.endswith(".ipynb"):
         cells = nbformat.reads(text, as_version=4).cells
         text = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     listed = AT_HAND | names(PROJECT["dependencies"]) | names(ALLOWED.get(name, []))
-    distributions = packages_distributions()
     for package in sorted(imported(text)):
         of = {distribution.lower() for distribution in distributions.get(package, [package])}
         assert of & listed, f"{name} imports {package}, which pyproject.toml does not list: {', '.join(sorted(listed))}"

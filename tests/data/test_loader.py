@@ -171,8 +171,8 @@ def test_images_of_another_size_and_gray_ones(side, tmp_path):
         assert torch.equal(images[5, 0], torch.from_numpy(expected[0]))  # cat, c was written first
 
 
-def test_real_images(real_images):
-    train, test = load_images(real_images)
+def test_real_images(photographs):
+    train, test = photographs
     assert (len(train), len(test), train.name) == (50_000, 10_000, "CIFAR-10 (PNG)")
     assert train.classes == test.classes == CIFAR10_CLASSES
     assert_close(test.mean, torch.tensor([0.4914, 0.4822, 0.4465]), rtol=0, atol=5e-5)

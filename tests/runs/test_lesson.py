@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from course_utils.data import BatchLoader, split
+from course_utils.data import BatchLoader, load_images, split
 from course_utils.data.augment import random_crop, random_hflip
 from course_utils.data.shapes import make_shapes
 from course_utils.device import seed_everything
@@ -40,6 +41,14 @@ def started(networks=("S8Net31k",), session="S8", **knobs) -> Lesson:
     lesson = Lesson(session, list(networks), **KNOBS | knobs)
     lesson.load()
     return lesson
+
+
+@pytest.fixture(autouse=True, scope="module")
+def drawn_once(shapes):
+    """Lessons on shapes take those of the fixture: to draw 12,000 images anew takes a second each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lesson_module, "load_images", lambda name: shapes if name == "shapes" else load_images(name))
+        yield
 
 
 @pytest.fixture
@@ -195,12 +204,12 @@ def test_what_is_no_network(name):
 
 
 def test_training_is_that_written_out():
-    lesson = started()
-    model = lesson.train("a", "S8Net31k", RECIPE, random_hflip, norm="layer")
+    lesson, recipe = started(), replace(RECIPE, epochs=2)
+    model = lesson.train("a", "S8Net31k", recipe, random_hflip, norm="layer")
     generator = seed_everything(3)
     expected = make_network("S8Net31k", norm="layer")
     batches = BatchLoader(lesson._train, 16, shuffle=True, augment=random_hflip, generator=generator)
-    history = fit(expected, batches, lesson._val_batches, RECIPE, verbose=False)
+    history = fit(expected, batches, lesson._val_batches, recipe, verbose=False)
     torch.testing.assert_close(model.state_dict(), expected.state_dict(), rtol=0, atol=0)
     run = lesson.runs["a"]
     assert run.history == history and lesson.histories == {"a": history}
@@ -232,12 +241,13 @@ def test_a_study_that_diverges_is_a_result(capsys):
 
 
 def test_another_augmentation_trains_anew(tmp_path, short, capsys):
+    knobs = dict(checkpoints=str(tmp_path), train_size=40)
     for _ in range(2):
-        started(checkpoints=str(tmp_path)).train("a", "S8Net31k", RECIPE, random_hflip)
+        started(**knobs).train("a", "S8Net31k", RECIPE, random_hflip)
     assert "resuming after epoch 1 of" in capsys.readouterr().out
-    started(checkpoints=str(tmp_path)).train("a", "S8Net31k", RECIPE, plain)
-    for change in (dict(seed=4), dict(train_size=300), dict(batch_size=8)):
-        started(checkpoints=str(tmp_path), **change).train("a", "S8Net31k", RECIPE, plain)
+    started(**knobs).train("a", "S8Net31k", RECIPE, plain)
+    for change in (dict(seed=4), dict(train_size=30), dict(batch_size=8)):
+        started(**knobs | change).train("a", "S8Net31k", RECIPE, plain)
     assert "resuming" not in capsys.readouterr().out
     assert len(list(tmp_path.glob("S8-a-5ep-*.checkpoint"))) == 5  # none was overwritten
 

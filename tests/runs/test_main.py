@@ -1,8 +1,7 @@
 """The command that runs a study."""
 
-import os
+import runpy
 import shutil
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,14 +30,18 @@ def in_threads(workers, mp_context):
     return ThreadPoolExecutor(workers)
 
 
-def test_command_with_a_job_that_fails(study):
-    environment = os.environ | {"COURSE_DATA": str(study.parent), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
-    arguments = [sys.executable, "-m", "course_utils.runs", *ARGUMENTS]
-    options = dict(cwd=study.parent, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=120)
-    run = subprocess.run(arguments, **options)
-    assert run.returncode == 1, run.stderr
-    assert f" {GOOD}: done\n" in run.stdout and f" {BAD}: FAILED, ValueError('batch_size is 99" in run.stdout
+def test_command_with_a_job_that_fails(study, monkeypatch, capsys):
+    """As `python -m course_utils.runs`, with a worker process."""
+    for name, value in dict(COURSE_DATA=str(study.parent), OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(study.parent)
+    monkeypatch.setattr(sys, "argv", ["runs", *ARGUMENTS])
+    monkeypatch.delitem(sys.modules, command.__name__)  # as in a process of its own
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("course_utils.runs", run_name="__main__")
+    out = capsys.readouterr().out
+    assert ended.value.code == 1
+    assert f" {GOOD}: done\n" in out and f" {BAD}: FAILED, ValueError('batch_size is 99" in out
     assert [(run.job.name, run.data) for run in load_runs(study)] == [(GOOD, "noise")]
 
 

@@ -1,12 +1,11 @@
 """The runs in data/reference/ are what they say, and the README says what they are."""
 
 from itertools import product
-from pathlib import Path
 
 import pytest
 import yaml
 
-from course_utils.data import BatchLoader, ImageSet, load_images
+from course_utils.data import BatchLoader
 from course_utils.files import REFERENCE
 from course_utils.runs.reference import load_reference, reference_network, reference_table
 from course_utils.runs.run import load_runs, read_run
@@ -60,11 +59,6 @@ def test_bands_hold_the_runs_they_stand_for():
             assert key not in table.index or low < table[key] < high, (entry, table[key])
 
 
-@pytest.fixture(scope="module")
-def photographs(real_images: Path) -> ImageSet:
-    return load_images(real_images)[1]
-
-
 def kinds() -> list[tuple[str, str, int]]:
     """Network, norm and epochs of the records, by their names: a damaged one fails a test, no more."""
     parts = [file.stem.split("-")[:3] for file in REFERENCE.glob("*.json")]
@@ -74,6 +68,7 @@ def kinds() -> list[tuple[str, str, int]]:
 @pytest.mark.parametrize(("network", "norm", "epochs"), kinds())
 def test_weights_give_the_recorded_accuracy(network, norm, epochs, photographs):
     run = load_reference(network, norm, epochs=epochs)
-    assert run.data == photographs.name
-    _, accuracy = evaluate(reference_network(run), BatchLoader(photographs, 1000), precision="fp32")
+    test = photographs[1]
+    assert run.data == test.name
+    _, accuracy = evaluate(reference_network(run), BatchLoader(test, 1000), precision="fp32")
     assert accuracy == pytest.approx(run.test_accuracy, abs=0.0005)

@@ -316,10 +316,12 @@ def test_failing_job_does_not_stop_the_others(image_sets, tmp_path, capsys):
         )
 
 
-def test_worker_killed_in_a_cluster(noise_folder, tmp_path, monkeypatch):
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a server that forks and SIGSTOP, which Windows has not")
+def test_worker_killed_in_a_cluster(noise_folder, tmp_path, monkeypatch, forked):
     """Two worker processes, one killed while it trains: every job ends once, the disturbed one as if undisturbed."""
-    distributed = pytest.importorskip("distributed")
-    for name, value in dict(COURSE_DATA=str(tmp_path), OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="").items():
+    distributed, dask = pytest.importorskip("distributed"), pytest.importorskip("dask")
+    environment = dict(COURSE_DATA=str(tmp_path), OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
+    for name, value in environment.items():
         monkeypatch.setenv(name, value)
     folder, images = tmp_path / "study", noise_folder
     load_images(images)  # into the cache, before two processes want it
@@ -343,7 +345,9 @@ def test_worker_killed_in_a_cluster(noise_folder, tmp_path, monkeypatch):
             return torch.load(stream, weights_only=True)["history"]["metrics"]
 
     options = dict(threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path / "dask"))
+    options |= dict(env=environment)  # the server has that of its start
     with (
+        dask.config.set({"distributed.worker.multiprocessing-method": forked.get_start_method()}),
         distributed.LocalCluster(n_workers=2, processes=True, host="127.0.0.1", **options) as cluster,
         distributed.Client(cluster, timeout="30s") as client,
     ):

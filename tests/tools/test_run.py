@@ -71,4 +71,4 @@ def test_limit_for_a_cell(execute):
 
 def test_limit_for_a_notebook(execute):
     pieces = [f"import time\ntime.sleep({seconds})" for seconds in (0, 60)]
-    assert execute(*pieces, seconds=15)[0] == "stopped after 15 s, the limit for a notebook"
+    assert execute(*pieces, seconds=8)[0] == "stopped after 8 s, the limit for a notebook"

@@ -511,6 +511,12 @@ def real_stamps(session: str = "S8_normalization") -> dict[str, str]:
     return stamps(new_notebook(cells=[new_code_cell(REAL[name], id=name, outputs=outputs) for name in REAL]), session)
 
 
+@pytest.fixture(scope="module")
+def real_before() -> dict[str, str]:
+    """The stamps of the package as it stands."""
+    return real_stamps()
+
+
 @pytest.mark.parametrize(
     ("module", "old", "new", "expected"),
     [
@@ -524,18 +530,18 @@ def real_stamps(session: str = "S8_normalization") -> dict[str, str]:
         ("runs.reference", '"std"', '"var"', {"table"}),
     ],
 )
-def test_what_a_change_of_the_package_makes_stale(module, old, new, expected, monkeypatch):
-    before, known = real_stamps(), sources.package()
+def test_what_a_change_of_the_package_makes_stale(module, old, new, expected, monkeypatch, real_before):
+    known = sources.package()
     file = sources.ROOT / sources.PACKAGE / f"{module.replace('.', '/')}.py"
     source = file.read_text(encoding="utf-8")
     assert old in source
     changed = known | {module: sources.read(source.replace(old, new))}
     monkeypatch.setattr(sources, "package", lambda root: changed)
-    assert {name for name, value in real_stamps().items() if before[name] != value} == expected
+    assert {name for name, value in real_stamps().items() if real_before[name] != value} == expected
 
 
-def test_load_images_may_move(monkeypatch):
-    before, known = real_stamps(), sources.package()
+def test_load_images_may_move(monkeypatch, real_before):
+    known = sources.package()
     source = (sources.ROOT / sources.PACKAGE / "data" / "loader.py").read_text(encoding="utf-8")
     function = known["data.loader"].definitions["load_images"]
     imports = [ast.unparse(node) for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -545,7 +551,7 @@ def test_load_images_may_move(monkeypatch):
     changed = known | {"data.loader": sources.read(rest), "data.moved": sources.read(moved)}
     assert "load_images" not in changed["data.loader"].definitions
     monkeypatch.setattr(sources, "package", lambda root: changed)
-    assert real_stamps() == before
+    assert real_stamps() == real_before
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 """What people copy runs without the package: every snippet, and every notebook as one file."""
 
-import json
 import os
 import runpy
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import execution
 import nbformat
 import pytest
 import sources
@@ -112,25 +111,33 @@ def test_a_helper_whose_name_the_notebook_uses_otherwise_gets_another(monkeypatc
     assert not any(cell.metadata for cell in book.cells)
 
 
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> str:
+    """A few photographs, if there are any: to classify all that are held out takes most of a short run."""
+    images = os.environ.get("COURSE_TEST_IMAGES")
+    if not images:
+        return "shapes"
+    few = tmp_path_factory.mktemp("few")
+    for part, count in (("train", 60), ("test", 20)):
+        for folder in sorted(Path(images, part).iterdir()):
+            (few / part / folder.name).mkdir(parents=True)
+            for file in sorted(folder.iterdir())[:count]:
+                shutil.copy(file, few / part / folder.name)
+    return str(few)
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs_alone(path, tmp_path):
+def test_notebook_runs_alone(path, dataset, tmp_path):
     """Where importing the package raises and its records are not at hand; shortly, on photographs if there are any."""
     (tmp_path / "course_utils.py").write_text("raise ImportError('the package is not to be had here')")
-    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
-    environment.setdefault("COURSE_DATA", str(standalone.ROOT / "data"))
     book = standalone.standalone(nbformat.read(path, as_version=4))
     assert not any("import course_utils" in cell.source or "from course_utils" in cell.source for cell in book.cells)
     nbformat.write(book, tmp_path / path.name)
-    images = os.environ.get("COURSE_TEST_IMAGES")
-    dataset = str(Path(images).resolve()) if images else "shapes"
     short = {"dataset": dataset, "epochs": 1, "train_size": 600, "checkpoints": "checkpoints"}
-    command = [sys.executable, "-m", "papermill", path.name, "out.ipynb", "-k", "python3", "--no-progress-bar"]
-    options = dict(cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
-    done = subprocess.run([*command, "-y", json.dumps({**QUICK, **short})], **options)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
-    assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path), "COURSE_DATA": str(tmp_path)}
+    options = dict(folder=tmp_path, variables=variables)
+    output, seconds = tmp_path / "out.ipynb", 300
+    assert execution.execute(tmp_path / path.name, output, {**QUICK, **short}, seconds, seconds, **options) is None
     trainings = {"S8_normalization": ["batch", "group", "layer"], "S9_dilated_depthwise": ["S9Net180k", "S9Net85k"]}
     checkpoints = sorted(file.name.rpartition("-")[0] for file in (tmp_path / "checkpoints").glob("*.checkpoint"))
     assert checkpoints == [f"{path.stem}-{training}-1ep" for training in trainings[path.stem]]

@@ -5,7 +5,6 @@ import hashlib
 import io
 import itertools
 import math
-import multiprocessing
 import os
 import pickle
 import random
@@ -96,11 +95,14 @@ def stored(path):
 
 
 fault = pytest.mark.fault
-SCHEDULES = [("one-cycle", {}), ("step", dict(step_size=1, gamma=0.5)), ("constant", dict(momentum=0.5))]
+ONCE_EACH = [  # kinds of batches and schedules know nothing of one another
+    ("BatchLoader", "one-cycle", {}),
+    ("DataLoader", "step", dict(step_size=1, gamma=0.5)),
+    ("sampler", "constant", dict(momentum=0.5)),
+]
 
 
-@pytest.mark.parametrize("kind", ["BatchLoader", "DataLoader", "sampler"])
-@pytest.mark.parametrize("schedule, options", SCHEDULES)
+@pytest.mark.parametrize("kind, schedule, options", ONCE_EACH)
 def test_interrupted_run_goes_on_as_if_it_had_not_been(path, kind, schedule, options):
     call = partial(run, recipe=recipe_of(schedule=schedule, **options), kind=kind)
     expected = call()
@@ -146,12 +148,11 @@ def train_to_be_killed(path, moment, started) -> None:
     "killed 22 times while training", "SIGKILL at 20 random moments, in fsync, in rename", "the result is bitwise equal"
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and a server that forks, which Windows has not")
-def test_killed_run_goes_on_as_if_it_had_not_been(path, capsys):
-    processes, draw = multiprocessing.get_context("forkserver"), random.Random(0)
-    processes.set_forkserver_preload(["course_utils.training", "course_utils.data"])  # imported once for all starts
+def test_killed_run_goes_on_as_if_it_had_not_been(path, capsys, forked):
+    draw = random.Random(0)
     for moment in ["any"] * 20 + ["fsync", "replace"]:
-        ours, theirs = processes.Pipe()
-        process = processes.Process(target=train_to_be_killed, args=(path, moment, theirs))
+        ours, theirs = forked.Pipe()
+        process = forked.Process(target=train_to_be_killed, args=(path, moment, theirs))
         process.start()
         theirs.close()
         assert ours.recv() == "imported"
@@ -200,12 +201,12 @@ def test_finished_run_is_not_trained_again(path):
     assert path.read_bytes() == before
 
 
-def loads(path, recipe=None):
-    """What opening the checkpoint for the usual run, or that of another recipe, gives."""
+def opened(path, recipe=None):
+    """A call that opens the checkpoint for the usual run, or that of another recipe."""
     generator = seed_everything(0)
     model, loader = small_net(), BatchLoader(small_set(), **LOADER, generator=generator)
     checkpoint = Checkpoint.of(path, model, recipe or recipe_of(), loader, BatchLoader(small_set(), 8), generator)
-    return checkpoint.load(model, prepare(model, recipe_of(), 3), generator)
+    return partial(checkpoint.load, model, prepare(model, recipe_of(), 3), generator)
 
 
 OTHER = dict(epochs=4, lr=0.1, momentum=0.8, nesterov=False, weight_decay=0.0, schedule="step", warmup=0.2)
@@ -216,7 +217,7 @@ OTHER |= dict(muon_weight_decay=0.1)
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])
 def test_other_recipe(stored, name):
     with pytest.raises(ValueError) as error:
-        loads(stored, replace(recipe_of(), **{name: OTHER[name]}))
+        opened(stored, replace(recipe_of(), **{name: OTHER[name]}))()
     expected = f"is of another run: recipe.{name} was {getattr(recipe_of(), name)}, is now {OTHER[name]}."
     assert str(stored) in str(error.value) and expected in str(error.value)
 
@@ -268,15 +269,15 @@ def test_truncated_file(stored, size):
 
 @fault("bit-flipped checkpoint", "54 files with one flipped bit", "all 54 refused as damaged")
 def test_flipped_bit(stored):
-    content, draw = stored.read_bytes(), random.Random(0)
+    content, draw, load = stored.read_bytes(), random.Random(0), opened(stored)
     for position in [0, 63, 64, 65, *(draw.randrange(len(content)) for _ in range(50))]:
         damaged = bytearray(content)
         damaged[position] ^= 1 << draw.randrange(8)
         stored.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"last\.ckpt is damaged"):
-            loads(stored)
+            load()
     stored.write_bytes(content)
-    assert len(loads(stored).metrics) == 1
+    assert len(load().metrics) == 1
 
 
 class Program:
