@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from torch import Tensor, nn
 
+from course_utils.analysis.figure_parts import nothing
 from course_utils.analysis.operations import Operation, trace
 from course_utils.analysis.plotting import COLORS
 
@@ -72,6 +73,8 @@ def plot_seeds(runs: pd.DataFrame, published: Mapping[str, float]) -> Figure:
 
     `runs`: a row per run, with its `group` and its `accuracy` in per cent; `published`: per cent, by group.
     """
+    if runs.empty:
+        return nothing("no runs")
     groups = list(dict.fromkeys(runs["group"]))
     figure, ax = plt.subplots(figsize=(1.1 + 0.9 * len(groups), 3), layout="constrained")
     sns.stripplot(

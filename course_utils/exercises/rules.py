@@ -78,7 +78,7 @@ def _followed_by(found: list[Operation], first: Callable[[Operation], bool], the
     return len(hits)
 
 
-def _per_cent(share: float | None) -> float | None:
+def _percent(share: float | None) -> float | None:
     return None if share is None else round(100 * share, 2)
 
 
@@ -119,7 +119,12 @@ def audit(
         (rules.dilated, "at least {} dilated convolution", dilated, operator.ge),
         ("average pooling" if rules.global_average else None, "global {}", collapse, operator.eq),
         (None if rules.fully_connected else 0, "no fully connected layer", connected, operator.eq),
-        (_per_cent(rules.min_accuracy), "at least {:g} % of the test images", _per_cent(test_accuracy), operator.ge),
+        (
+            _percent(rules.min_accuracy),
+            "at least {:g} % of the test images",
+            _percent(test_accuracy),
+            operator.ge,
+        ),
         (rules.max_epochs, "at most {} epochs", epochs, operator.le),
     ]
     rows = []

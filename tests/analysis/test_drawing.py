@@ -81,6 +81,11 @@ def test_network_drawing_is_of_the_network(name):
     assert colors == dilated
 
 
+def test_no_seeds():
+    (ax,) = drawing.plot_seeds(pd.DataFrame(columns=["group", "accuracy"]), {}).axes
+    assert [text.get_text() for text in ax.texts] == ["no runs"]
+
+
 def test_seeds():
     runs = pd.DataFrame({"group": ["batch", "batch", "layer"], "accuracy": [80.0, 82.0, 79.0]})
     figure = drawing.plot_seeds(runs, {"layer": 78.5})
