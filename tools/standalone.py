@@ -12,12 +12,15 @@ import nbformat
 import sources
 import yaml
 from bindings import bound_in
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_markdown_cell
 from setup_cell import SETUP
 from sources import ROOT, Module, Place, add_imports, names_in, read, used_of_package
 
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = ROOT / "notebooks"
+# They read the records that ship with the course, and a notebook that stands alone has none.
+RECORDS = {"reference_table", "study_table"}
+MISSING = "*Here the session shows trainings that are recorded in the course. This copy of the notebook does without them.*"
 HELPER = "helper"  # marks the cells of helpers while a notebook is put together
 BUILD = ROOT / "build" / "standalone"
 
@@ -76,7 +79,7 @@ def renamed(source: str, name: str) -> str:
 
 
 def standalone(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A copy that imports nothing of the package.
+    """A copy that imports nothing of the package, with a sentence in place of each cell that shows its records.
 
     A helper that the notebook does not mention gets an underscore if the notebook gives its name to something else.
     """
@@ -98,8 +101,11 @@ def standalone(book: nbformat.NotebookNode) -> nbformat.NotebookNode:
             first = first or cell
             cells += [cell] if cell is first else []
             continue
-        helpers = []
-        for used, place in inliner.used(own, names_in(tree)).items():
+        helpers, places = [], inliner.used(own, names_in(tree))
+        if RECORDS & {name for _, name in places.values()}:
+            cells.append(new_markdown_cell(MISSING))
+            continue
+        for used, place in places.items():
             helpers += inliner.need(*place)
             cell.source = without_module(cell.source, used)
             mentioned.add(place[1])

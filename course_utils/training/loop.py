@@ -1,9 +1,7 @@
 """`fit`: train, validate, log and checkpoint a classifier; `evaluate`: its loss and accuracy."""
 
-import builtins
 import copy
 import math
-import sys
 import time
 import warnings
 from collections.abc import Iterable
@@ -12,7 +10,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from course_utils.checks import number
 from course_utils.device import Placement, device_of, evaluation_mode
@@ -21,6 +18,7 @@ from course_utils.training.batches import Batches, Tally, placed, refuse_augment
 from course_utils.training.checkpoint import Checkpoint
 from course_utils.training.history import History, Metrics
 from course_utils.training.optimizer import TrainState, prepare
+from course_utils.training.progress import Progress
 from course_utils.training.recipe import Recipe
 
 
@@ -95,15 +93,6 @@ def minutes_to_train(model: nn.Module, images: int, batch_size: int = 128) -> fl
     return history.metrics[-1].seconds / (4 * batch_size) * images / 60
 
 
-def somebody_watches() -> bool:
-    """True in a terminal and in a notebook that a person steps through; false under papermill, nbval and in a pipe."""
-    shell = getattr(builtins, "get_ipython", lambda: None)()
-    if (kernel := getattr(shell, "kernel", None)) is None:
-        return sys.stdout.isatty()
-    # Front ends that show a person the output also let the kernel ask that person for input; headless ones do not.
-    return bool(getattr(kernel, "_allow_stdin", False))
-
-
 def fit(
     model: nn.Module,
     train: Batches,
@@ -116,8 +105,9 @@ def fit(
     """Train `model` in place by `recipe` and return its `History`.
 
     `train` and `val` are iterated once per epoch: images, float32 `B×3×H×W`, and labels, int64 `B`. `train` needs a
-    length (a `BatchLoader`, a `DataLoader`, a list). Prints one line per epoch, with a bar while somebody watches.
-    Interrupted (Ctrl-C, or stop in a notebook), it returns the epochs that were finished.
+    length (a `BatchLoader`, a `DataLoader`, a list). Prints one line per epoch; where a
+    person steps through a notebook, a curve of the accuracy grows in place of the lines. Interrupted (Ctrl-C, or stop
+    in a notebook), it returns the epochs that were finished.
 
     `checkpoint`: a file that is written after every epoch. Where it exists, the same call resumes there as if it had
     never been interrupted, bit for bit on the same machine. It raises `ValueError` if anything differs that changes the
@@ -136,13 +126,12 @@ def fit(
         history = saved.load(model, state, generator) or history
         if verbose and len(history):
             print(f"resuming after epoch {len(history)} of {recipe.epochs}, from {checkpoint}")
-    bar = verbose and somebody_watches()
+    progress = Progress(recipe.epochs, verbose)
     try:
         for epoch in range(len(history) + 1, recipe.epochs + 1):
             start = time.perf_counter()
             lr = float(state.scheduler.get_last_lr()[-1])  # of the parameters that are no kernels
-            # To standard output: what goes to standard error leaves a coloured stripe for each epoch in JupyterLab.
-            batches = tqdm(train, desc=f"epoch {epoch}", leave=False, file=sys.stdout) if bar else train
+            batches = progress.batches(train, epoch)
             train_loss, train_accuracy = train_epoch(model, batches, state, getattr(train, "num_classes", None))
             val_loss = val_accuracy = None
             if val is not None:
@@ -152,8 +141,7 @@ def fit(
             seconds = time.perf_counter() - start
             metrics = Metrics(epoch, train_loss, train_accuracy, val_loss, val_accuracy, lr, seconds)
             history.metrics.append(metrics)
-            if verbose:
-                print(metrics, flush=True)
+            progress.show(history)
             if checkpoint is not None:
                 saved.save(model, state, generator, history)
     except KeyboardInterrupt:

@@ -111,6 +111,18 @@ def test_a_helper_whose_name_the_notebook_uses_otherwise_gets_another(monkeypatc
     assert not any(cell.metadata for cell in book.cells)
 
 
+def test_a_sentence_stands_where_the_records_would_be_shown(monkeypatch):
+    """A notebook that stands alone has none, and a figure of nothing would fail."""
+    parts = {"runs.reference": "def reference_table():\n    return [1]", "low": "def low():\n    return 1"}
+    modules = {name: sources.read(source) for name, source in parts.items()}
+    monkeypatch.setattr(sources, "package", lambda: modules)
+    imports = "from course_utils.low import low\nfrom course_utils.runs.reference import reference_table"
+    cells = [nbformat.v4.new_code_cell(cell) for cell in (imports, "max(reference_table())", "low()")]
+    book = standalone.standalone(nbformat.v4.new_notebook(cells=cells))
+    assert [cell.source for cell in book.cells] == ["", standalone.MISSING, "def low():\n    return 1", "low()"]
+    assert [cell.cell_type for cell in book.cells] == ["code", "markdown", "code", "code"]
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> str:
     """A few photographs, if there are any: to classify all that are held out takes most of a short run."""

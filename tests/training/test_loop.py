@@ -1,12 +1,8 @@
 """The training loop against loops in plain PyTorch, and what it says when something is wrong."""
 
-import builtins
 import copy
-import io
 import math
-import sys
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -242,35 +238,6 @@ def test_history_without_validation(batches):
     history = fit(small_net(), batches, None, constant())
     assert [(m.epoch, m.val_loss, m.val_accuracy) for m in history.metrics] == [(1, None, None), (2, None, None)]
     assert history.recipe == constant() and history.environment["precision"] == "fp32"
-
-
-@pytest.mark.parametrize("watched", [True, False])
-@pytest.mark.parametrize("verbose", [True, False])
-def test_what_is_printed(batches, capsys, monkeypatch, watched, verbose):
-    monkeypatch.setattr(training, "somebody_watches", lambda: watched)
-    history = fit(small_net(), batches, batches, constant(), verbose=verbose)
-    out, err = capsys.readouterr()
-    assert err == ""  # JupyterLab would colour it
-    assert ("epoch 1:" in out and "/3 [" in out) if watched and verbose else "\r" not in out
-    lines = [text.rpartition("\r")[2] for text in out.split("\n")[:-1]]  # as it stands when the bars are gone
-    for line, m in zip(lines, history.metrics if verbose else [], strict=True):
-        losses, accuracies = (m.train_loss, m.val_loss), (m.train_accuracy, m.val_accuracy)
-        figures = [f"epoch   {m.epoch} ", *(f"{x:.3f}" for x in losses), *(f"{x:.2%}" for x in accuracies)]
-        assert [figure for figure in figures if figure not in line] == []
-
-
-@pytest.mark.parametrize("tty", [True, False])
-@pytest.mark.parametrize("where", ["watched notebook", "headless notebook", "other kernel", "IPython", "Python"])
-def test_somebody_watches(monkeypatch, where, tty):
-    kernels = {"watched notebook": dict(_allow_stdin=True), "headless notebook": dict(_allow_stdin=False)}
-    shell = (
-        SimpleNamespace() if where == "IPython" else SimpleNamespace(kernel=SimpleNamespace(**kernels.get(where, {})))
-    )
-    if where != "Python":
-        monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: tty)
-    assert training.somebody_watches() is (tty if "Python" in where else where == "watched notebook")
 
 
 class Interrupted(list):
