@@ -16,6 +16,7 @@ from stamps import STAMP, parts, stale, stamp
 from course_utils.runs.lesson import MIME
 
 RENDER_SECONDS = 8 * 3600  # a full run takes what it takes
+KEPT = ("tags", "alt")  # of a cell's metadata; the second is the text of its figure for who cannot see it
 NAMED = 4  # so many reasons are named for a cell
 
 
@@ -32,7 +33,7 @@ def clean(book: nbformat.NotebookNode, session: str, root: Path) -> None:
     }
     count = 0
     for cell in book.cells:
-        cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
+        cell.metadata = {name: cell.metadata[name] for name in KEPT if cell.metadata.get(name)}
         if cell.cell_type != "code":
             continue
         cell.outputs = merge_streams(cell.outputs)

@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 NOTEBOOKS = ROOT / "notebooks"
 # They read the records that ship with the course, and a notebook that stands alone has none.
 RECORDS = {"reference_table", "study_table"}
-MISSING = "*Here the session shows trainings that are recorded in the course. This copy of the notebook does without them.*"
+MISSING = "*Here the session shows trainings that the course has recorded. This copy of the notebook has no records.*"
 HELPER = "helper"  # marks the cells of helpers while a notebook is put together
 BUILD = ROOT / "build" / "standalone"
 

@@ -68,18 +68,18 @@ def plot_reads(reads: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def plot_seeds(runs: pd.DataFrame, published: Mapping[str, float]) -> Figure:
+def plot_seeds(runs: pd.DataFrame, published: Mapping[str, float], hue: str = "group") -> Figure:
     """Accuracy of several seeds: a dot for each run, a bar for their mean, a dashed line for the published figure.
 
-    `runs`: a row per run, with its `group` and its `accuracy` in per cent; `published`: per cent, by group.
+    `runs`: a row per run, with its `group`, its `accuracy` in per cent, and the column `hue` by which it is coloured;
+    `published`: per cent, by group.
     """
     if runs.empty:
         return nothing("no runs")
     groups = list(dict.fromkeys(runs["group"]))
     figure, ax = plt.subplots(figsize=(1.1 + 0.9 * len(groups), 3), layout="constrained")
-    sns.stripplot(
-        runs, x="group", y="accuracy", hue="group", palette="colorblind", size=7, alpha=0.8, jitter=0.12, ax=ax
-    )
+    style: dict[str, Any] = dict(palette="colorblind", size=7, alpha=0.8, jitter=0.12, legend=False)
+    sns.stripplot(runs, x="group", y="accuracy", hue=hue, ax=ax, **style)
     for x, group in enumerate(groups):
         ax.hlines(runs["accuracy"][runs["group"] == group].mean(), x - 0.25, x + 0.25, color="black", linewidth=2)
         if group in published:
@@ -93,7 +93,7 @@ def plot_seeds(runs: pd.DataFrame, published: Mapping[str, float]) -> Figure:
     return figure
 
 
-KINDS = ("convolution", "1×1 convolution", "depthwise", "strided", "dilated", "pooling")
+KINDS = ("convolution", "1×1 convolution", "depthwise", "dilated", "pooling")
 
 
 def _kind(operation: Operation) -> str:
@@ -102,19 +102,21 @@ def _kind(operation: Operation) -> str:
         return "pooling"
     if max(window.dilation) > 1:
         return "dilated"
-    if max(window.stride) > 1:
-        return "strided"
     if operation.depthwise:
         return "depthwise"
     return "1×1 convolution" if max(window.kernel) == 1 else "convolution"
 
 
 def plot_network(models: Mapping[str, nn.Module], input_size: tuple[int, int, int] = (3, 32, 32)) -> Figure:
-    """The layers of networks in order of call; a box is as high as the grid of its output, and wide as its channels."""
+    """The convolutions and poolings of networks, in order of call, after a box for the images.
+
+    A box is as high as the grid of its output and as wide as its channels; hatched ones have a stride.
+    """
     figure, axes = plt.subplots(
         len(models), 1, figsize=(10, 2.3 * len(models)), sharex=True, squeeze=False, layout="constrained"
     )
-    colors = dict(zip(KINDS, COLORS, strict=False))
+    colors, found = dict(zip(KINDS, COLORS, strict=False)), set()
+    strided: dict[str, Any] = dict(hatch="///")
     for ax, (name, model) in zip(axes.flat, models.items(), strict=True):
         x = 0.0
         for operation in trace(model, input_size):
@@ -124,8 +126,11 @@ def plot_network(models: Mapping[str, nn.Module], input_size: tuple[int, int, in
             ):
                 continue
             height, width = operation.grid.sizes[0], operation.grid.channels / 8
-            color = "white" if operation.kind == "images" else colors[_kind(operation)]
-            ax.add_patch(Rectangle((x, -height / 2), width, height, facecolor=color, edgecolor="black", linewidth=0.6))
+            kind = "images" if operation.kind == "images" else _kind(operation)
+            style = strided if kind not in ("images", "pooling") and max(operation.window.stride) > 1 else {}
+            found |= {kind, "strided"} if style else {kind}
+            box = dict(facecolor=colors.get(kind, "white"), edgecolor="black", linewidth=0.6)
+            ax.add_patch(Rectangle((x, -height / 2), width, height, **box, **style))
             ax.text(x + width / 2, -height / 2 - 1, f"{operation.grid.channels}", ha="center", va="top", fontsize=7)
             ax.text(x + width / 2, height / 2 + 0.7, f"{height}", ha="center", va="bottom", fontsize=7, color="#444444")
             x += width + 2.2
@@ -133,7 +138,9 @@ def plot_network(models: Mapping[str, nn.Module], input_size: tuple[int, int, in
         ax.set(xlim=(-1, max(x, ax.get_xlim()[1])), ylim=(-side, side), aspect="equal")
         ax.set_title(name, loc="left", fontsize=10)
         ax.axis("off")
-    handles = [Patch(facecolor=color, edgecolor="black", label=kind) for kind, color in colors.items()]
+    handles = [Patch(facecolor=color, edgecolor="black", label=kind) for kind, color in colors.items() if kind in found]
+    if "strided" in found:
+        handles.append(Patch(facecolor="white", edgecolor="black", label="stride 2", **strided))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
     plt.close(figure)
     return figure

@@ -13,7 +13,7 @@ from course_utils.exercises.rules import S8_RULES
 
 
 def _counting(answer) -> None:
-    means, numbers = whole_numbers(answer, 2, "(means, numbers in each)")
+    means, numbers = whole_numbers(answer, 2, "(means, numbers in each), both whole numbers")
     assert means * numbers == 32 * 64 * 16 * 16, "means × numbers is not the size of the batch"
     assert means == 32 * 8, f"{means} means is not right. How many groups does one image have, and how many images?"
 
@@ -25,19 +25,23 @@ def _difference(answer) -> None:
     except (TypeError, ValueError):
         raise AssertionError(f"answer is {answer!r}, expected two numbers, {expected}") from None
     assert abs(points - 0.5) < 0.01, f"{points:g} points are not right: 50 images of 10,000, in per cent"
-    hint = (
-        "images that both get right, or both wrong, say nothing about the difference; the others are like coin tosses"
-    )
+    hint = "the difference of the two counts, 610 and 560, in units of the square root of their sum"
     assert abs(deviations - 50 / 1170**0.5) < 0.05, f"{deviations:g} standard deviations are not right: {hint}"
 
 
 def _mean_only(answer) -> None:
     assert isinstance(answer, type) and issubclass(answer, nn.Module), (
-        f"answer is {answer!r}, expected a class of layers"
+        f"answer is {answer!r}, expected a subclass of nn.Module"
     )
     x = sample(4, 6, 5, 7)
+    try:
+        layer = answer(6)
+    except TypeError as error:
+        raise AssertionError(
+            f"answer(6) raised TypeError: {error}. It is made with the number of channels: def __init__(self, channels)"
+        ) from error
     hint = "Subtract one mean per channel, over N, H and W, and leave the scale alone."
-    same(answer(6).train(), (x,), x - x.mean((0, 2, 3), keepdim=True), hint)
+    same(layer.train(), (x,), x - x.mean((0, 2, 3), keepdim=True), hint)
 
 
 def _batch_norm_in_use(answer) -> None:
@@ -57,7 +61,7 @@ def _folded(answer) -> None:
 
 
 def _folds(answer: Callable, convolution: nn.Conv2d, hint: str) -> None:
-    norm = nn.BatchNorm2d(6)
+    norm = nn.BatchNorm2d(6, eps=0.1)
     with torch.no_grad():
         for name in ("weight", "bias", "running_mean", "running_var"):
             getattr(norm, name).copy_(sample(6).abs() + 0.5)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 from course_utils.training.history import History
@@ -37,7 +38,7 @@ def accuracy_curve(history: History, epochs: int) -> Figure:
     rest = f"about {_duration(left)} left" if left else f"done in {_duration(history.seconds)}"
     axes.set(title=f"epoch {len(history)} of {epochs}, {rest}", xlabel="epoch", ylabel="accuracy (%)")
     axes.set_xlim(0.5, epochs + 0.5)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure

@@ -76,6 +76,10 @@ def test_network_drawing_is_of_the_network(name):
     model(torch.zeros(2, 3, 32, 32))
     found = [(patch.get_height(), patch.get_width()) for patch in ax.patches]
     assert found == [(32, 3 / 8), *(sizes[layer] for layer in layers)]
+    strided = [isinstance(layer, nn.Conv2d) and layer.stride != (1, 1) for layer in layers]
+    assert [bool(patch.get_hatch()) for patch in ax.patches[1:]] == strided
+    labels = [text.get_text() for text in figure.legends[0].texts]
+    assert ("stride 2" in labels) is any(strided) and ("depthwise" in labels) is name.startswith("S9")
     dilated = [isinstance(layer, nn.Conv2d) and layer.dilation != (1, 1) for layer in layers]
     colors = [patch.get_facecolor()[:3] == tuple(COLORS[drawing.KINDS.index("dilated")]) for patch in ax.patches[1:]]
     assert colors == dilated
@@ -84,6 +88,13 @@ def test_network_drawing_is_of_the_network(name):
 def test_no_seeds():
     (ax,) = drawing.plot_seeds(pd.DataFrame(columns=["group", "accuracy"]), {}).axes
     assert [text.get_text() for text in ax.texts] == ["no runs"]
+
+
+def test_colours_of_seeds():
+    runs = pd.DataFrame({"group": ["a", "b", "c"], "norm": ["batch", "layer", "batch"], "accuracy": [80.0, 82.0, 79.0]})
+    (ax,) = drawing.plot_seeds(runs, {}, hue="norm").axes
+    first, second, third = (tuple(dots.get_facecolor()[0]) for dots in ax.collections[:3])
+    assert first == third != second
 
 
 def test_seeds():

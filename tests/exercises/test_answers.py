@@ -10,6 +10,7 @@ from torch import nn
 
 from course_utils.exercises import CHECKS, check_answer
 from course_utils.networks import S8Net46k, S9Net85k, S9Net180k
+from course_utils.networks.layers import conv_block
 from course_utils.networks.variants import S9Net180kPooled, S9Net180kUndilated
 
 
@@ -28,6 +29,11 @@ def fold_plain(convolution: nn.Conv2d, norm: nn.BatchNorm2d, bias: bool = False,
     return folded
 
 
+def forgets_eps(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    norm.eps = 1e-5
+    return fold(convolution, norm)
+
+
 def small(last: int = 10) -> nn.Sequential:
     """A network that keeps the rules with few parameters."""
     layers = [nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.MaxPool2d(2), nn.Conv2d(4, 8, 3), nn.Conv2d(8, 4, 1)]
@@ -42,11 +48,24 @@ class MeanOnly(nn.Module):
         return x - x.mean((0, 2, 3), keepdim=True)
 
 
+class NoChannels(nn.Module):
+    def __init__(self):
+        super().__init__()
+
+
 def repaired() -> nn.Module:
     """`S9Net180k` whose dilation stands where there is no stride."""
     model = S9Net180kUndilated()
     model.features[3][0][0].dilation = model.features[3][0][0].padding = (2, 2)
     return model
+
+
+def own(width: int = 40) -> nn.Sequential:
+    """A network without pooling that keeps the rules of S9 with few parameters."""
+    layers = [conv_block(3, 32), conv_block(32, 32), conv_block(32, 32, stride=2), conv_block(32, 64, separable=True)]
+    layers += [conv_block(64, width, dilation=2, padding=2), conv_block(width, width, stride=2)]
+    layers += [conv_block(width, 32, dilation=2, padding=2), nn.Conv2d(32, 10, 3, padding=1)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 class Pair(nn.Module):
@@ -64,9 +83,9 @@ RIGHT = {
     "S9.1": (6, 19),
     "S9.2": 12,
     "S9.3": repaired(),
-    "S9.4": lambda x, weight: F.conv2d(x, weight, padding=1, groups=len(weight)),
+    "S9.4": lambda x, weight: F.conv2d(x, weight * torch.eye(len(weight))[:, :, None, None], padding=1),
     "S9.5": (9, 1, 3),
-    "S9.6": S9Net85k(),
+    "S9.6": own(),
 }
 
 
@@ -86,14 +105,16 @@ WRONG = [
     ("S8.2", (0.5,), r"expected two numbers, \(points of accuracy, standard deviations\)"),
     ("S8.2", ("half", 1), r"expected two numbers"),
     ("S8.2", (50, 1.46), "50 points are not right"),
-    ("S8.2", (0.5, 1.2), "1.2 standard deviations are not right: images that both get right"),
-    ("S8.3", F.batch_norm, "answer is <function batch_norm.*expected a class of layers"),
-    ("S8.3", MeanOnly(6), r"answer is MeanOnly\(\), expected a class"),
+    ("S8.2", (0.5, 1.2), "1.2 standard deviations are not right: the difference of the two counts"),
+    ("S8.3", F.batch_norm, "answer is <function batch_norm.*expected a subclass of nn.Module"),
+    ("S8.3", MeanOnly(6), r"answer is MeanOnly\(\), expected a subclass"),
+    ("S8.3", NoChannels, r"answer\(6\) raised TypeError: .* made with the number of channels"),
     ("S8.3", nn.BatchNorm2d, "off by up to .* leave the scale alone"),
     ("S8.3", nn.Identity, "off by up to .* one mean per channel, over N, H and W"),
     ("S8.4", lambda x, mean, variance: F.batch_norm(x, None, None, training=True), "running statistics stand in"),
     ("S8.4", lambda x, mean, variance: (x - mean) / variance, r"raised RuntimeError: .* in the shape 1×C×1×1"),
     ("S8.4", lambda x, mean, variance: F.batch_norm(x, mean, variance, eps=1e-9), r"off by up to .* √\(σ²\+ε\)"),
+    ("S8.5", forgets_eps, "off by up to .* γ/√"),
     ("S8.5", lambda convolution, norm: convolution, "off by up to .* its bias too; μ and β come in"),
     ("S8.5", lambda convolution, norm: fold(nn.Conv2d(4, 6, 3), norm), "shape .* expected"),
     ("S8.5", fold_plain, r"bias=False\) your function raised TypeError: .* no bias: then it is zero"),
@@ -119,13 +140,17 @@ WRONG = [
     ("S9.3", S9Net180kUndilated(), "rules are broken:\n.*\n *at least 1 dilated"),
     ("S9.3", S9Net180kPooled(), "no max-pooling"),
     ("S9.4", lambda x, weight: F.conv2d(x, weight.expand(4, 4, 3, 3), padding=1), "off by up to .* Channel c"),
+    ("S9.3", own(), "expected the weights of S9Net180k"),
+    ("S9.4", lambda x, weight: F.conv2d(x, weight, padding=1, groups=4), "use no `groups`"),
     ("S9.4", lambda x, weight: F.conv2d(x, weight, groups=4), r"shape \(2, 4, 7, 7\), expected \(2, 4, 9, 9\)"),
     ("S9.5", 9, "answer is 9, expected three dilations"),
     ("S9.5", (1, 0, 2), "0 is no dilation"),
     ("S9.5", (2, 2, 2), r"pixels \[1, 3, 5\] away from the centre are never seen"),
     ("S9.5", (1, 2, 4), "a field of 15 pixels is not the largest"),
     ("S9.6", small(), "no max-pooling"),
-    ("S9.6", S9Net180k(), "fewer than 100,000 parameters +180298"),
+    ("S9.6", S9Net180k(), "fewer than 80,000 parameters +180298"),
+    ("S9.6", S9Net85k(), "fewer than 80,000 parameters"),
+    ("S9.6", own(48), "fewer than 80,000 parameters"),
 ]
 
 
