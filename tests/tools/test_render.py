@@ -70,6 +70,16 @@ def test_a_stale_cell_that_needs_weights_calls_for_a_full_run(repository, capsys
     assert "cell 'model' is stale: its source, and it needs trained weights" in said and "a full run is needed" in said
 
 
+def test_the_text_of_a_figure_stays_and_what_a_front_end_added_goes(repository):
+    book = repository.book()
+    next(cell for cell in book.cells if cell.id == "table").metadata.update(alt="A table.", scrolled=True)
+    nbformat.write(book, repository.notebook)
+    repository.change("2 * x", "3 * x")
+    assert render.render(repository.notebook) == []
+    (cell,) = (cell for cell in repository.book().cells if cell.id == "table")
+    assert cell.metadata["alt"] == "A table." and "scrolled" not in cell.metadata
+
+
 def test_a_new_cell_is_counted(repository):
     book = repository.book()
     book.cells.insert(3, new_code_cell("twice(4)", id="new"))
