@@ -28,7 +28,7 @@ from results import compare, outside_bands
 from sources import ROOT
 
 HERE = Path(__file__).resolve().parent
-# A quick run takes a minute where the CPU has bf16 instructions, and four where it has not.
+# A quick run takes a minute or two.
 CELL_SECONDS, NOTEBOOK_SECONDS = 300, 600
 
 

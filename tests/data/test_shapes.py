@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from torch import Tensor, nn
 
-from course_utils.data import BatchLoader, split
+from course_utils.data import BatchLoader
 from course_utils.data.augment import random_crop, random_hflip
 from course_utils.data.shapes import SHAPE_CLASSES, make_shapes
-from course_utils.device import pick_precision, seed_everything
+from course_utils.device import seed_everything
 from course_utils.networks import S8Net46k
 from course_utils.training import Recipe, fit
 
@@ -97,19 +96,14 @@ def test_pixels_alone_do_not_tell_the_class(shapes):
     assert last.val_accuracy < 0.45  # 17 %
 
 
-def test_a_small_network_learns_the_classes_in_the_quick_budget_in_fp32(shapes):
-    if pick_precision().name == "fp32":
-        pytest.skip("the notebooks' quick runs train in fp32 on this machine")
-    # What S8 does with the quick parameters, there in bf16: a tenth held out, crop and flip.
-    quick = yaml.safe_load((ROOT / "tools" / "quick.yaml").read_text(encoding="utf-8"))
+def test_a_small_network_learns_the_classes(shapes):
     train, test = shapes
     generator = seed_everything(0)
-    train, _ = split(split(train, quick["train_size"], generator)[1], quick["train_size"] // 10, generator)
 
     def augment(images, generator):
-        return random_hflip(random_crop(images, generator, padding=4), generator)
+        return random_hflip(random_crop(images, generator, padding=2), generator)
 
-    batches = BatchLoader(train, quick["batch_size"], shuffle=True, augment=augment, generator=generator)
-    recipe = Recipe(epochs=quick["epochs"], lr=0.05, precision="fp32")
+    batches = BatchLoader(train[:3000], 32, shuffle=True, augment=augment, generator=generator)
+    recipe = Recipe(epochs=2, lr=0.025, optimizer="muon", warmup=0.1, precision="fp32")
     history = fit(S8Net46k(), batches, BatchLoader(test, 500), recipe, verbose=False)
-    assert history.metrics[-1].val_accuracy >= 0.85
+    assert history.metrics[-1].val_accuracy >= 0.9  # 98.5 %
