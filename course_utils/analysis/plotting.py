@@ -56,39 +56,6 @@ def plot_augmentations(
     return figure
 
 
-def plot_class_counts(sets: Mapping[str, ImageSet]) -> Figure:
-    """Images per class in each of several sets."""
-    frames = [
-        pd.DataFrame(
-            {"class": data.classes, "images": data.labels.bincount(minlength=len(data.classes)).cpu(), "set": name}
-        )
-        for name, data in sets.items()
-    ]
-    figure, ax = plt.subplots(figsize=(8, 3), layout="constrained")
-    sns.barplot(pd.concat(frames), x="class", y="images", hue="set", palette="colorblind", ax=ax)
-    for bars, hatch in zip(ax.containers, ["", "//", "..", "xx"], strict=False):
-        for bar in bars:
-            bar.set_hatch(hatch)
-    ax.set(xlabel="", ylabel="images", ylim=(0, ax.get_ylim()[1] * 1.25))
-    ax.tick_params(axis="x", rotation=25)
-    ax.legend(ax.containers, list(sets), title="", ncols=len(sets), loc="upper center")  # the bars' own hatches
-    plt.close(figure)
-    return figure
-
-
-def plot_shared_statistics(sets: Mapping[str, Tensor]) -> Figure:
-    """Which parts of a batch share a mean: per panel an int64 N×C matrix, equal numbers where the mean is the same.
-
-    Every cell stands for the H×W positions of one channel of one image.
-    """
-    figure, axes = grid(len(sets), len(sets), 2.9, 2.3)
-    for ax, (name, matrix) in zip(axes.flat, sets.items(), strict=True):
-        options = dict(annot=matrix.numpy(), fmt="d", cbar=False, linewidths=1, annot_kws={"size": 8})
-        sns.heatmap(matrix.numpy() % 10, cmap=sns.color_palette("colorblind", 10), vmin=0, vmax=9, ax=ax, **options)
-        ax.set(title=name, xticks=[], yticks=[], xlabel="channels", ylabel="images")
-    return figure
-
-
 def plot_histories(histories: Mapping[str, History]) -> Figure:
     """Loss and accuracy by epoch of several runs: colour and marker tell the run, dashes the training part."""
     frame = pd.concat([history.frame().assign(run=name) for name, history in histories.items()])

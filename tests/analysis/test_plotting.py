@@ -96,17 +96,6 @@ def test_augmentations():
         assert torch.equal(pixels(panels), torch.cat([IMAGES[[row]], copies]))
 
 
-def test_class_counts():
-    (ax,) = drawn(plotting.plot_class_counts({"train": IMAGE_SET, "test": IMAGE_SET[2:5]}))
-    assert [[bar.get_height() for bar in bars] for bars in ax.containers] == [[3, 2, 1], [1, 2, 0]]
-    assert texts(ax.get_xticklabels()) == list(CLASSES) and ax.get_ylabel() == "images"
-    assert texts(ax.get_legend().get_texts()) == ["train", "test"]
-    # The legend tells the sets apart as the bars do: by colour and by hatch.
-    looks = [(bars[0].get_facecolor(), bars[0].get_hatch() or "") for bars in ax.containers]
-    assert [len(set(look)) for look in zip(*looks, strict=True)] == [2, 2]
-    assert [(patch.get_facecolor(), patch.get_hatch() or "") for patch in ax.get_legend().get_patches()] == looks
-
-
 def make_history(epochs: int, validation: bool = True) -> History:
     figures = [(2 / e, 0.2 * e, *((1.5 / e, 0.25 * e) if validation else (None, None))) for e in range(1, epochs + 1)]
     return History(Recipe(), [Metrics(e, *row, lr=0.1, seconds=1.0) for e, row in enumerate(figures, 1)])
@@ -145,8 +134,6 @@ def test_names_that_begin_with_an_underscore_stay_in_the_legend():
     drawn(figure)
     labels = [f"{name}, {part}" for name in ("_a", 3) for part in ("train", "validation")]
     assert texts(figure.legends[0].get_texts()) == labels
-    (ax,) = drawn(plotting.plot_class_counts({"_train": IMAGE_SET, "_test": IMAGE_SET[2:5]}))
-    assert texts(ax.get_legend().get_texts()) == ["_train", "_test"]
 
 
 @pytest.mark.parametrize("n", [1, 2, 10])
