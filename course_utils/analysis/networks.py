@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from course_utils.analysis.operations import WINDOWED, check_network, trace
+from course_utils.analysis.operations.grid import Grid
 from course_utils.device import device_of, evaluation_mode
 
 
@@ -22,8 +23,9 @@ def receptive_field(model: nn.Module, input_size: tuple[int, int, int] = (3, 32,
     """The receptive field after every convolution, pooling, interpolation and the like, in order of call.
 
     Columns: `layer` (its name in the model), `type`, `kernel`, `stride`, `padding`, `dilation`, `size_in`, `size_out`,
-    `channels`, `jump` (input pixels between neighbouring outputs, on average) and `receptive_field` (input pixels on a
-    side, for an output away from the borders); `(rows, columns)` where the two differ.
+    `channels`, `jump_in` and `field_in` (before the layer), `jump` (input pixels between neighbouring outputs, on
+    average) and `receptive_field` (input pixels on a side, for an output away from the borders); `(rows, columns)`
+    where the two differ.
     A window of k pixels, d apart, reaches (k - 1)·d jumps further; a stride multiplies the jump *after* the layer
     (Araujo et al. 2019, "Computing Receptive Fields of Convolutional Neural Networks", section 2).
     Where branches meet, both count. Layer and group norm, whose statistics look at the whole image, do not. Where
@@ -41,11 +43,15 @@ def receptive_field(model: nn.Module, input_size: tuple[int, int, int] = (3, 32,
             raise ValueError(f"the receptive field of {where} is not known: {grid.lost!r} cannot be followed")
         if grid.sizes and before.sizes:
             pairs = [window.kernel, window.stride, window.padding, window.dilation, before.sizes, grid.sizes]
-            jumps = [reach.jump for reach, _ in grid.reaches.values()]
-            jump = _one([int(jump) if jump.denominator == 1 else float(jump) for jump in jumps])
             kind = f"{operation.type} {window.groups}".strip()
-            rows.append([operation.layer, kind, *map(_one, pairs), grid.channels, jump, _one(grid.field)])
-    return pd.DataFrame(rows, columns=[*columns, "jump", "receptive_field"])
+            rows.append([operation.layer, kind, *map(_one, pairs), grid.channels, *_seen(before), *_seen(grid)])
+    return pd.DataFrame(rows, columns=[*columns, "jump_in", "field_in", "jump", "receptive_field"])
+
+
+def _seen(grid: Grid) -> tuple:
+    """The jump and the receptive field."""
+    jumps = [reach.jump for reach, _ in grid.reaches.values()]
+    return _one([int(jump) if jump.denominator == 1 else float(jump) for jump in jumps]), _one(grid.field)
 
 
 def input_gradient(

@@ -44,11 +44,12 @@ def test_receptive_field_of_the_course_networks(name, layer, field):
 
 def test_receptive_field_rows():
     table = receptive_field(make_network("S9Net180k")).set_index("layer")
-    columns = ["type", "kernel", "stride", "padding", "dilation", "size_in", "size_out", "channels", "jump"]
-    assert list(table.columns) == [*columns, "receptive_field"]
-    assert table.loc["features.1.2"].tolist() == ["Conv2d", 3, 2, 1, 2, 16, 7, 32, 4, 23]
-    assert table.loc["features.2.1.0"].tolist() == ["Conv2d depthwise", 3, 1, 1, 1, 7, 7, 32, 4, 39]
-    assert table.loc["classifier.0"].tolist() == ["AdaptiveAvgPool2d", 3, 3, 0, 1, 3, 1, 64, 24, 119]
+    columns = ["type", "kernel", "stride", "padding", "dilation", "size_in", "size_out", "channels"]
+    assert list(table.columns) == [*columns, "jump_in", "field_in", "jump", "receptive_field"]
+    assert table.loc["features.0.0.0"].tolist() == ["Conv2d", 3, 1, 1, 1, 32, 32, 32, 1, 1, 1, 3]
+    assert table.loc["features.1.2"].tolist() == ["Conv2d", 3, 2, 1, 2, 16, 7, 32, 2, 15, 4, 23]
+    assert table.loc["features.2.1.0"].tolist() == ["Conv2d depthwise", 3, 1, 1, 1, 7, 7, 32, 4, 31, 4, 39]
+    assert table.loc["classifier.0"].tolist() == ["AdaptiveAvgPool2d", 3, 3, 0, 1, 3, 1, 64, 8, 103, 24, 119]
 
 
 def test_receptive_field_of_rare_layers():
