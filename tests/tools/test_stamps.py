@@ -495,7 +495,7 @@ from course_utils.analysis import plotting
 from course_utils.data import load_images
 from course_utils.networks import make_network
 from course_utils.runs.lesson import Lesson
-from course_utils.runs.reference import reference_table""",
+from course_utils.runs.reference import reference_table, study_table""",
     "lesson": "lesson = Lesson('S8_normalization', ['S8Net46k'])",
     "images": "load_images('shapes')",
     "network": "make_network('S8Net46k')",
@@ -503,6 +503,7 @@ from course_utils.runs.reference import reference_table""",
     "train": "model = lesson.train('a', 'S8Net46k', 1, 2)",
     "bands": "lesson.print_bands()",
     "table": "reference_table()",
+    "study": "study_table()",
 }
 
 
@@ -527,7 +528,7 @@ def real_before() -> dict[str, str]:
         ("checks", "expected one of", "choose one of", set()),
         ("analysis.plotting", "% of the true class", "% of each class", {"plot"}),
         ("runs.reference", "def reference_table(folder: Path", "def reference_table(folder: str", set()),
-        ("runs.reference", '"std"', '"var"', {"table"}),
+        ("runs.reference", '"std"', '"var"', {"table", "study"}),
     ],
 )
 def test_what_a_change_of_the_package_makes_stale(module, old, new, expected, monkeypatch, real_before):
@@ -559,15 +560,20 @@ def test_load_images_may_move(monkeypatch, real_before):
     [
         ("bands.yaml", {"bands"}),
         ("published.yaml", {"table"}),
-        ("S8Net46k-batch-20ep-seed0-4c094af2.json", {"table"}),
+        ("S8Net46k-batch-20ep-seed0-4c094af2.json", {"table", "study"}),
         ("S9Net180k-batch-50ep-seed0-32f7e4d2.json", set()),
+        ("questions/S8Net46k.json", {"study"}),
+        ("questions/S9Net180k-batch-20ep-seed0-a2257bf1.json", set()),
     ],
 )
 def test_what_a_change_of_committed_data_makes_stale(file, expected, monkeypatch, tmp_path):
     folder = tmp_path / "data" / "reference"
-    folder.mkdir(parents=True)
+    (folder / "questions").mkdir(parents=True)
     for path in (sources.ROOT / "data" / "reference").glob("*.[jy]*"):
         shutil.copy(path, folder)
+    for path in (sources.ROOT / "data" / "reference" / "questions").glob("*.json"):
+        shutil.copy(path, folder / "questions")
+    shutil.copy(folder / "S8Net46k-batch-20ep-seed0-4c094af2.json", folder / "questions" / "S8Net46k.json")
     known = sources.package()
     monkeypatch.setattr(sources, "package", lambda root: known)
     cells = Cells(new_notebook(cells=[new_code_cell(REAL[name], id=name) for name in REAL]))
