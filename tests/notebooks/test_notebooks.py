@@ -16,6 +16,7 @@ import results
 import run
 import yaml
 from execution import execute
+from render import KEPT
 from stamps import STAMP, stale
 
 import course_utils
@@ -107,7 +108,7 @@ def test_committed_outputs_are_whole_and_clean(path):
         unclean = kinds & {"an error", "standard error", "image/svg+xml", "application/vnd.jupyter.widget-view+json"}
         assert not unclean, f"{path.name}, cell '{cell.id}': {', '.join(unclean)} in the committed output"
     assert set(book.metadata) == {"kernelspec", "language_info"}, f"{path.name}: other metadata, make render cleans it"
-    marked = [cell.id for cell in book.cells if not set(cell.metadata) <= {"tags", STAMP}]
+    marked = [cell.id for cell in book.cells if not set(cell.metadata) <= {*KEPT, STAMP}]
     assert not marked, f"{path.name}: other metadata in {', '.join(marked)}, make render cleans them"
 
 
@@ -142,7 +143,7 @@ def test_quick_run(path, tmp_path):
 def test_tiny_run_by_nbval(path, tmp_path):
     """nbval finds the committed outputs again, on the built-in data and with trainings of one epoch."""
     checkpoints = tmp_path / "checkpoints"
-    parameters = QUICK | {"epochs": 1, "train_size": 400, "checkpoints": str(checkpoints)}
+    parameters = QUICK | {"epochs": 1, "train_size": 200, "checkpoints": str(checkpoints)}
     copy = inject(path, tmp_path / path.name, parameters)
     text = end_of(start_nbval(copy))
     assert failed_cells(copy) == {}

@@ -145,7 +145,7 @@ def test_notebook_runs_alone(path, dataset, tmp_path):
     book = standalone.standalone(nbformat.read(path, as_version=4))
     assert not any("import course_utils" in cell.source or "from course_utils" in cell.source for cell in book.cells)
     nbformat.write(book, tmp_path / path.name)
-    short = {"dataset": dataset, "epochs": 1, "train_size": 600, "checkpoints": "checkpoints"}
+    short = {"dataset": dataset, "epochs": 1, "train_size": 200, "checkpoints": "checkpoints"}
     variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path), "COURSE_DATA": str(tmp_path)}
     options = dict(folder=tmp_path, variables=variables)
     output, seconds = tmp_path / "out.ipynb", 300
