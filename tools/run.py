@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import nbconvert
 import nbformat
 import papermill
 import yaml
@@ -49,6 +50,7 @@ def run(notebook: Path, dataset: str | None, cell_seconds: int = CELL_SECONDS, f
     if problem := execute(notebook, output, parameters_of(notebook, dataset), cell_seconds, NOTEBOOK_SECONDS):
         return [problem]
     committed, executed = (nbformat.read(path, as_version=4) for path in (notebook, output))
+    output.with_suffix(".html").write_text(nbconvert.HTMLExporter().from_notebook_node(executed)[0], encoding="utf-8")
     problems = compare(committed, executed, output.with_suffix(".diff"))
     return problems + outside_bands(executed, output.with_suffix(".json"))
 

@@ -134,6 +134,7 @@ def test_record_is_that_of_the_committed_run(path):
 def test_quick_run(path, tmp_path):
     """Executed by papermill with the quick parameters, as `make run` does, and held to its bands."""
     assert run.run(path, dataset=None, folder=tmp_path) == []
+    assert "data:image/png" in (tmp_path / f"{path.stem}.html").read_text(encoding="utf-8")
     places = {verdict.text: verdict.place for verdict in results.verdicts(read_record(tmp_path / f"{path.stem}.json"))}
     known = "inside" if path.stem.startswith("S8") else "no band"  # the networks of S9 need more than a hundred steps
     assert len(places) >= 2 and set(places.values()) == {known}, places

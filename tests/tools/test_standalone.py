@@ -147,7 +147,7 @@ def test_notebook_runs_alone(path, dataset, tmp_path):
     nbformat.write(book, tmp_path / path.name)
     short = {"dataset": dataset, "epochs": 1, "train_size": 200, "checkpoints": "checkpoints"}
     variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path), "COURSE_DATA": str(tmp_path)}
-    options = dict(folder=tmp_path, variables=variables)
+    options = dict(folder=tmp_path, variables=variables, save_each_cell=False)
     output, seconds = tmp_path / "out.ipynb", 300
     assert execution.execute(tmp_path / path.name, output, {**QUICK, **short}, seconds, seconds, **options) is None
     trainings = {"S8_normalization": ["batch", "group", "layer"], "S9_dilated_depthwise": ["S9Net180k", "S9Net85k"]}
