@@ -1,5 +1,6 @@
 """The targets of the Makefile: what help lists, and which images a target takes."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,7 +14,10 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 
 def make(*arguments: str) -> str:
-    done = subprocess.run(["make", *arguments], cwd=ROOT, capture_output=True, text=True)
+    # `make test DATASET=...` hands its wish down to every make below it.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    environment.pop("DATASET", None)
+    done = subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
