@@ -105,9 +105,9 @@ def fit(
     """Train `model` in place by `recipe` and return its `History`.
 
     `train` and `val` are iterated once per epoch: images, float32 `B×3×H×W`, and labels, int64 `B`. `train` needs a
-    length (a `BatchLoader`, a `DataLoader`, a list). Prints one line per epoch; where a
-    person steps through a notebook, a curve of the accuracy grows in place of the lines. Interrupted (Ctrl-C, or stop
-    in a notebook), it returns the epochs that were finished.
+    length (a `BatchLoader`, a `DataLoader`, a list). Prints one line per epoch; where a person steps
+    through a notebook, a curve of the accuracy grows in place of the lines. Interrupted (Ctrl-C, or stop in a
+    notebook), it returns the epochs that were finished.
 
     `checkpoint`: a file that is written after every epoch. Where it exists, the same call resumes there as if it had
     never been interrupted, bit for bit on the same machine. It raises `ValueError` if anything differs that changes the

@@ -26,7 +26,7 @@ def execute(tmp_path):
     return of
 
 
-def test_whole(execute, tmp_path):
+def test_whole(execute):
     problem, book = execute("x = 6", "print(7 * x)")
     assert problem is None
     assert book.cells[-1].outputs[0].text == "42\n"
