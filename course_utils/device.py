@@ -18,6 +18,8 @@ OF_WEIGHTS = {torch.float64: "fp64", torch.bfloat16: "bf16", torch.float16: "fp1
 ADVICE = {  # on what PyTorch says where a network is not to blame alone
     "Expected more than 1 value per channel": "batch normalization cannot train on a single image, as here in the last "
     "batch: choose a batch_size that leaves more images for it, or drop_last=True in a DataLoader",
+    "Kernel size can't be greater": "the images are too small for this network, at their own size or at the "
+    "small_size of the recipe",
     "view size is not compatible": "write x.flatten(1) or x.reshape(...) in place of x.view(...)",
 }
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from course_utils.device import Placement
@@ -29,8 +30,13 @@ def refuse_augmented(batches: object) -> None:
 EXPECTED = "expected pairs of tensors, images and labels, from a DataLoader or BatchLoader(image_set, batch_size)"
 
 
-def placed(batches: Iterable[Any], placement: Placement) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images and labels of each batch as `placement` wants them; `ValueError` for what is no such pair."""
+def placed(
+    batches: Iterable[Any], placement: Placement, image_size: int | None = None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images and labels of each batch as `placement` wants them; `ValueError` for what is no such pair.
+
+    `image_size`: the images are resized to so many pixels on a side, smoothed before (bilinear with `antialias`).
+    """
     if not isinstance(batches, Iterable):
         raise ValueError(f"{type(batches).__name__} holds no batches, {EXPECTED}")
     for batch in batches:
@@ -38,8 +44,10 @@ def placed(batches: Iterable[Any], placement: Placement) -> Iterator[tuple[Tenso
             parts = ", ".join(type(part).__name__ for part in batch) if isinstance(batch, tuple | list) else ""
             given = f"{type(batch).__name__} ({parts})" if parts else type(batch).__name__
             raise ValueError(f"a batch of this {type(batches).__name__} is a {given}, {EXPECTED}")
-        images, labels = batch
-        yield placement.images(images), placement.labels(labels, len(images))
+        images, labels = placement.images(batch[0]), placement.labels(batch[1], len(batch[0]))
+        if image_size is not None:
+            images = F.interpolate(images, (image_size, image_size), mode="bilinear", antialias=True)
+        yield images, labels
 
 
 class Tally:

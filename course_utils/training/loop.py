@@ -23,9 +23,15 @@ from course_utils.training.recipe import Recipe
 
 
 def train_epoch(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], state: TrainState, num_classes: int | None = None
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    state: TrainState,
+    num_classes: int | None = None,
+    image_size: int | None = None,
 ) -> tuple[float, float]:
     """One pass over `batches` in training mode; returns the mean loss and the accuracy, both over images.
+
+    `image_size`: the pixels on a side to which the images are resized first.
 
     Raises `ValueError` for batches, labels and outputs that are not as they should be, and `FloatingPointError` after
     the pass if the loss of a step was not finite.
@@ -34,7 +40,7 @@ def train_epoch(
     recipe, placement = state.recipe, state.placement
     tally, first_bad = Tally(placement.device), torch.full((), -1, device=placement.device)
     # Sums stay on the device until the epoch is over: asking for a number after each step would make a GPU wait.
-    for step, (images, labels) in enumerate(placed(batches, placement)):
+    for step, (images, labels) in enumerate(placed(batches, placement, image_size)):
         logits = placement.logits(model, images, num_classes)
         labels = tally.within(labels, logits.shape[1])
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
@@ -132,7 +138,9 @@ def fit(
             start = time.perf_counter()
             lr = float(state.scheduler.get_last_lr()[-1])  # of the parameters that are no kernels
             batches = progress.batches(train, epoch)
-            train_loss, train_accuracy = train_epoch(model, batches, state, getattr(train, "num_classes", None))
+            image_size = recipe.small_size if epoch <= recipe.small_epochs else None
+            num_classes = getattr(train, "num_classes", None)
+            train_loss, train_accuracy = train_epoch(model, batches, state, num_classes, image_size)
             val_loss = val_accuracy = None
             if val is not None:
                 val_loss, val_accuracy = evaluate(model, val, precision=recipe.precision)

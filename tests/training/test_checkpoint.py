@@ -104,7 +104,16 @@ ONCE_EACH = [  # kinds of batches and schedules know nothing of one another
 
 @pytest.mark.parametrize("kind, schedule, options", ONCE_EACH)
 def test_interrupted_run_goes_on_as_if_it_had_not_been(path, kind, schedule, options):
-    call = partial(run, recipe=recipe_of(schedule=schedule, **options), kind=kind)
+    assert_resumes(path, partial(run, recipe=recipe_of(schedule=schedule, **options), kind=kind))
+
+
+def test_resumed_run_knows_which_epochs_are_small(path):
+    net = partial(small_net, second=nn.AdaptiveAvgPool2d(6))
+    assert_resumes(path, partial(run, recipe=recipe_of(small_epochs=2, small_size=6), net=net))
+
+
+def assert_resumes(path, call) -> None:
+    """`call` gives the same wherever it is interrupted and called again."""
     expected = call()
     assert_same(call(path), expected)  # writing it changes nothing
     for stop in range(1, 3 * FORWARDS + 1):
@@ -211,7 +220,7 @@ def opened(path, recipe=None):
 
 OTHER = dict(epochs=4, lr=0.1, momentum=0.8, nesterov=False, weight_decay=0.0, schedule="step", warmup=0.2)
 OTHER |= dict(step_size=5, gamma=0.2, label_smoothing=0.1, precision="bf16", optimizer="muon", muon_lr=0.1)
-OTHER |= dict(muon_weight_decay=0.1)
+OTHER |= dict(muon_weight_decay=0.1, small_epochs=1, small_size=6)
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Recipe)])

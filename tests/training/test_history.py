@@ -52,9 +52,10 @@ def test_frame_has_one_row_per_epoch_and_part(validation):
 BAD_RECIPES = [
     (dict(schedule="cosine"), ["schedule 'cosine'", *SCHEDULES]),
     (dict(precision="fp8"), ["precision 'fp8'", *PRECISIONS]),
-    *(({name: 0}, [f"{name} is 0", "at least 1"]) for name in ("epochs", "step_size")),
+    *(({name: 0}, [f"{name} is 0", "at least 1"]) for name in ("epochs", "step_size", "small_size")),
     *((dict(lr=lr), [f"lr is {lr}", "above 0"]) for lr in (0.0, -0.1, math.nan, math.inf)),
     *(({name: -1}, [f"{name} is -1", "at least 0"]) for name in ("weight_decay", "gamma", "muon_weight_decay")),
+    *((dict(epochs=3, small_epochs=n), [f"small_epochs is {n}", "from 0 to 3, the number of epochs"]) for n in (-1, 4)),
     (dict(muon_lr=0.0), ["muon_lr is 0.0", "above 0"]),
     (dict(optimizer="adam"), ["optimizer 'adam'", "sgd, muon"]),
     *(
@@ -62,7 +63,7 @@ BAD_RECIPES = [
         for name in ("momentum", "warmup", "label_smoothing")
         for value in (-0.1, 1, math.nan)
     ),
-    *(({name: 2.5}, [f"{name} is 2.5, expected a whole number"]) for name in ("epochs", "step_size")),
+    *(({name: 2.5}, [f"{name} is 2.5, expected a whole number"]) for name in ("epochs", "step_size", "small_epochs")),
     *(({name: "2"}, [f"{name} is '2', expected a "]) for name in ("epochs", "lr", "momentum", "gamma", "muon_lr")),
     *(({name: True}, [f"{name} is True, expected a "]) for name in ("epochs", "lr", "warmup", "weight_decay")),
     *(({name: None}, [f"{name} is None, expected a "]) for name in ("epochs", "lr", "label_smoothing")),

@@ -225,6 +225,32 @@ def test_same_seed_same_run(image_set):
     equal(weights, weights_again)
 
 
+class Sizes(nn.Sequential):
+    """A small network that notes the images which it is trained and evaluated on."""
+
+    def __init__(self):
+        super().__init__(*small_net())
+        self.seen = {True: [], False: []}
+
+    def forward(self, images):
+        self.seen[self.training].append(images)
+        return super().forward(images)
+
+
+def test_small_epochs_come_first_and_are_of_resized_images(data, batches):
+    model = Sizes()
+    fit(model, batches, batches, constant(epochs=3, small_epochs=2, small_size=6), verbose=False)
+    assert [images.shape[-2:] for images in model.seen[True]] == [(6, 6)] * 6 + [(8, 8)] * 3
+    assert all(images.shape[-2:] == (8, 8) for images in model.seen[False])
+    expected = TF.resize(data[0], [6, 6], antialias=True)
+    torch.testing.assert_close(torch.cat(model.seen[True][:3]), expected)
+
+
+def test_size_that_is_too_small_for_the_network(batches):
+    with pytest.raises(ValueError, match=r"the images are too small for this network, .*small_size of the recipe"):
+        fit(small_net(), batches, None, constant(small_epochs=1, small_size=2), verbose=False)
+
+
 @pytest.mark.parametrize("kind", ["DataLoader", "list"])
 def test_any_loader_will_do(image_set, kind):
     own, models = BatchLoader(image_set, 8), [small_net(), small_net()]
