@@ -7,11 +7,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
+import bench
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
-import bench
 
 from course_utils.runs.run import Job, Run, write_record
 from course_utils.training import History, Metrics, Recipe
@@ -31,29 +29,48 @@ def record(shapes, tmp_path, monkeypatch) -> dict:
     return json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
 
 
-def write_short_runs(folder: Path, accuracies: dict[int, tuple[float, ...]]) -> None:
-    """Runs of S8Net46k of so many epochs that reached these accuracies, and what was published."""
+def write_short_runs(folder: Path, accuracies: dict[Recipe, tuple[float, ...]]) -> None:
+    """Runs of S8Net46k by these recipes that reached these accuracies, and what was published."""
     (folder / "published.yaml").write_text("- {network: S8Net46k, norm: batch, published: 0.81}\n")
-    for epochs, reached in accuracies.items():
-        recipe = Recipe(epochs=epochs)
-        history = History(recipe, [Metrics(n + 1, 1.0, 0.5, None, None, 0.1, seconds=1.0) for n in range(epochs)])
+    for recipe, reached in accuracies.items():
+        metrics = [Metrics(n + 1, 1.0, 0.5, None, None, 0.1, seconds=1.0) for n in range(recipe.epochs)]
+        history = History(recipe, metrics)
         for seed, accuracy in enumerate(reached):
             job = Job("S8Net46k", seed=seed, recipe=recipe)
             run = Run(job, "noise", 24, 10, history, test_accuracy=accuracy)
             write_record(folder / "short" / f"{job.name}.json", run.to_dict())
 
 
-def test_fewest_epochs_want_three_seeds_that_all_reach_the_figure(tmp_path):
-    write_short_runs(tmp_path, {2: (0.9, 0.9), 3: (0.83, 0.809, 0.84), 5: (0.81, 0.82, 0.83), 6: (0.9, 0.9, 0.9)})
-    assert bench.fewest_epochs("S8Net46k", tmp_path) == 5
-    write_short_runs(tmp_path, {5: (0.80, 0.82, 0.83), 6: (0.9, 0.9, 0.7)})
-    assert bench.fewest_epochs("S8Net46k", tmp_path) is None
+def test_shortest_recipe_wants_three_seeds_that_all_reach_the_figure(tmp_path):
+    two, three, five, six = (Recipe(epochs=epochs) for epochs in (2, 3, 5, 6))
+    reached = {two: (0.9, 0.9), three: (0.83, 0.809, 0.84), five: (0.81, 0.82, 0.83), six: (0.9, 0.9, 0.9)}
+    write_short_runs(tmp_path, reached)
+    assert bench.shortest_recipe("S8Net46k", tmp_path) == five
+    write_short_runs(tmp_path, {five: (0.80, 0.82, 0.83), six: (0.9, 0.9, 0.7)})
+    assert bench.shortest_recipe("S8Net46k", tmp_path) is None
+
+
+def test_shortest_recipe_counts_pixels(tmp_path):
+    plain, longer = Recipe(epochs=5), Recipe(epochs=6, small_epochs=1, small_size=16)  # as many as 5.25 full epochs
+    write_short_runs(tmp_path, {plain: (0.9,) * 3, longer: (0.9,) * 3})
+    assert bench.shortest_recipe("S8Net46k", tmp_path) == plain
+    shorter = Recipe(epochs=6, small_epochs=2, small_size=16)  # as many as 4.5
+    write_short_runs(tmp_path, {shorter: (0.9,) * 3})
+    assert bench.shortest_recipe("S8Net46k", tmp_path) == shorter
+
+
+def test_small_epochs_take_their_own_seconds():
+    recipe = Recipe(epochs=5, small_epochs=3)
+    assert bench.seconds_to_train(recipe, 100.0, 250.0) == pytest.approx(2 * 500 + 3 * 200)
 
 
 def test_time_to_the_published_accuracy_multiplies_epochs_and_seconds(monkeypatch, shapes):
-    usual = ["torchvision v1, 0 workers", "torchvision v2, 2 workers"]
+    usual = ["torchvision v1, 0 workers", "torchvision v2, 2 workers", "albumentations, 0 workers"]
+    recipe = Recipe(epochs=5, small_epochs=2)
+    monkeypatch.setattr(bench, "shortest_recipe", lambda name: recipe)
     speeds = {"ours": [9.0] * 3, "limit": [9.0] * 3, "ours, muon": [400.0, 300.0, 200.0]}
-    speeds |= {way: [100.0, 50.0, 50.0] for way in usual}
+    speeds |= {"ours, muon, 24 pixels": [800.0, 600.0, 400.0]}
+    speeds |= {usual[0]: [99.0, 10.0, 50.0], usual[1]: [100.0, 50.0, 10.0], usual[2]: [1000.0] * 3}
     lengths = {factor: [1.0] * 3 for factor in ("1", "2", "4")}
     monkeypatch.setattr(bench, "UsualWays", lambda *_: nullcontext(SimpleNamespace(names=usual, epoch=print)))
     monkeypatch.setattr(
@@ -61,12 +78,9 @@ def test_time_to_the_published_accuracy_multiplies_epochs_and_seconds(monkeypatc
     )
     options = argparse.Namespace(rounds=3, same_allocator=False)
     goal = bench.measure_network("S8Net46k", shapes[0][:512], options, torch.device("cpu"))["to_the_published_accuracy"]
-    ours = bench.fewest_epochs("S8Net46k")
-    assert goal["epochs"] == {"usual": 20, "ours": ours} and ours < 20
-    assert goal["seconds"] == {"usual": 20 * 50_000 / 50, "ours": round(ours * 50_000 / 300)}
-    assert goal["ratio"] == pytest.approx(4 * 20 / ours) and goal["lowest and highest ratio"] == pytest.approx(
-        [4 * 20 / ours, 6 * 20 / ours]
-    )
+    assert goal["epochs"] == {"usual": 20, "ours": 5, "of small images": 2}
+    assert goal["seconds"] == {"usual": 20 * 50_000 / 50, "ours": round((3 + 2 / 2) * 50_000 / 300)}
+    assert [goal["ratio"], *goal["lowest and highest ratio"]] == pytest.approx([4 * 20 / 4, 4 * 20 / 4, 6 * 20 / 4])
 
 
 def test_bench_writes_its_record(record):
