@@ -21,9 +21,11 @@ def _counting(answer) -> None:
 def _difference(answer) -> None:
     expected = "(points of accuracy, standard deviations)"
     try:
-        points, deviations = (abs(float(each)) for each in answer)
+        points, deviations = (float(each) for each in answer)
     except (TypeError, ValueError):
         raise AssertionError(f"answer is {answer!r}, expected two numbers, {expected}") from None
+    assert points * deviations >= 0, "both are positive, or both are negative: they say which network is ahead"
+    points, deviations = abs(points), abs(deviations)
     assert abs(points - 0.5) < 0.01, f"{points:g} points are not right: 50 images of 10,000, in per cent"
     hint = "the difference of the two counts, 610 and 560, in units of the square root of their sum"
     assert abs(deviations - 50 / 1170**0.5) < 0.05, f"{deviations:g} standard deviations are not right: {hint}"

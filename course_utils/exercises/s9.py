@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from math import gcd
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_utils.analysis.operations import trace
+from course_utils.analysis.operations import Operation, trace
 from course_utils.exercises.answers import designed, same, sample, whole_numbers
 from course_utils.exercises.rules import S9_RULES
 from course_utils.networks import S9Net180k
@@ -30,14 +29,22 @@ def _break_even(answer) -> None:
 def _reads_everything(answer) -> None:
     designed(answer, replace(S9_RULES, min_accuracy=None))
     for operation in trace(answer, (3, 32, 32)):
-        window = operation.window
-        for kernel, stride, dilation in zip(window.kernel, window.stride, window.dilation, strict=True):
-            # Its positions are i·stride + t·dilation: all of them only if the two have no common factor.
-            skips = stride > 1 and (kernel < stride or gcd(stride, dilation) > 1)
-            steps = f"kernel {kernel}, stride {stride} and dilation {dilation}"
-            assert not skips, f"{operation.layer} has {steps}: it skips some of its input, whatever the channel"
+        if operation.kind == "convolution":
+            _refuse_skipping(operation)
     shapes, asked = ([weight.shape for weight in model.parameters()] for model in (answer, S9Net180k()))
     assert shapes == asked, "expected the weights of S9Net180k: change strides, dilations and paddings alone"
+
+
+def _refuse_skipping(convolution: Operation) -> None:
+    """`AssertionError` for a row or column of its input that no output reads, and weights that meet only padding."""
+    window, sizes, counts = convolution.window, convolution.grid_in.shape[-2:], convolution.grid.shape[-2:]
+    each = zip(window.kernel, window.stride, window.dilation, window.padding, sizes, counts, strict=True)
+    for kernel, stride, dilation, padding, size, count in each:
+        what = f"{convolution.layer} has kernel {kernel}, stride {stride}, dilation {dilation} and padding {padding}"
+        read = {i * stride + t * dilation - padding for i in range(count) for t in range(kernel)}
+        missed = sorted(set(range(size)) - read)
+        assert not missed, f"{what}: no output reads position {missed[0]} of its grid of {size}, in any channel"
+        assert dilation == 1 or dilation < size, f"{what}: on a grid of {size}, its outer weights meet only padding"
 
 
 class _Layer(nn.Module):

@@ -53,10 +53,11 @@ class NoChannels(nn.Module):
         super().__init__()
 
 
-def repaired() -> nn.Module:
-    """`S9Net180k` whose dilation stands where there is no stride."""
+def repaired(dilation: int = 2, padding: int = 1) -> nn.Module:
+    """`S9Net180k` whose dilation stands where there is no stride, and the padding of a layer with a stride."""
     model = S9Net180kUndilated()
-    model.features[3][0][0].dilation = model.features[3][0][0].padding = (2, 2)
+    model.features[1][2].padding = (padding, padding)
+    model.features[3][0][0].dilation = model.features[3][0][0].padding = (dilation, dilation)
     return model
 
 
@@ -105,6 +106,7 @@ WRONG = [
     ("S8.2", (0.5,), r"expected two numbers, \(points of accuracy, standard deviations\)"),
     ("S8.2", ("half", 1), r"expected two numbers"),
     ("S8.2", (50, 1.46), "50 points are not right"),
+    ("S8.2", (0.5, -1.46), "both are positive, or both are negative"),
     ("S8.2", (0.5, 1.2), "1.2 standard deviations are not right: the difference of the two counts"),
     ("S8.3", F.batch_norm, "answer is <function batch_norm.*expected a subclass of nn.Module"),
     ("S8.3", MeanOnly(6), r"answer is MeanOnly\(\), expected a subclass"),
@@ -135,8 +137,10 @@ WRONG = [
     ("S9.2", 11, r"with 11 output channels it needs 1/4.95 of"),
     ("S9.2", 0, "with 0 output channels"),
     ("S9.2", 13, "13 are more than it takes"),
-    ("S9.3", S9Net180k(), "features.1.2 has kernel 3, stride 2 and dilation 2: it skips some"),
-    ("S9.3", S9Net85k(), "features.1.0 has kernel 1, stride 2 and dilation 1: it skips some"),
+    ("S9.3", S9Net180k(), "features.1.2 has .* stride 2, dilation 2 and padding 1: no output reads position 0 .* 16"),
+    ("S9.3", S9Net85k(), "features.1.0 has kernel 1, stride 2, dilation 1 and padding 1: no output reads position 0 "),
+    ("S9.3", repaired(padding=0), "features.1.2 has .* padding 0: no output reads position 15 of its grid of 16"),
+    ("S9.3", repaired(dilation=4), "features.3.0.0 has .* dilation 4 .* on a grid of 4, its outer weights meet only"),
     ("S9.3", S9Net180kUndilated(), "rules are broken:\n.*\n *at least 1 dilated"),
     ("S9.3", S9Net180kPooled(), "no max-pooling"),
     ("S9.4", lambda x, weight: F.conv2d(x, weight.expand(4, 4, 3, 3), padding=1), "off by up to .* Channel c"),
