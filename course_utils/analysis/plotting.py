@@ -146,6 +146,7 @@ def plot_receptive_field(gradients: Mapping[str, Tensor], fields: Mapping[str, i
     The dashed square is the theoretical receptive field of `fields[name]` pixels, centred on the picture.
     """
     figure, axes = grid(len(gradients), 4, 2.6, 2.9)
+    figure.set_figwidth(figure.get_figwidth() + 1.4)  # for the bar
     for ax, (name, gradient) in zip(axes.flat, gradients.items(), strict=False):
         shares = (gradient / gradient.max().clamp_min(1e-30)).clamp_min(1e-4).log10()
         picture = ax.imshow(shares.numpy(), cmap="viridis", vmin=-4, vmax=0)
