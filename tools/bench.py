@@ -45,10 +45,8 @@ from torchvision.transforms import v2
 from course_utils.data import BatchLoader, ImageSet, load_images
 from course_utils.data.augment import random_crop, random_hflip
 from course_utils.device import pick_device, pick_precision, seed_everything
-from course_utils.files import REFERENCE
 from course_utils.networks import NETWORKS, make_network
-from course_utils.runs.bands import read_published
-from course_utils.runs.run import load_runs
+from course_utils.runs.reference import shortest_recipe
 from course_utils.training import Recipe, train_epoch
 from course_utils.training.optimizer import prepare
 
@@ -57,7 +55,7 @@ BATCH = 128
 CROP: dict[str, Any] = dict(padding=2, padding_mode="reflect")
 LEAST_ROUNDS = 7
 USUAL_EPOCHS = {"S8Net46k": 20, "S9Net180k": 50}  # S9Net180k: as published; S8Net46k: its reference runs
-SEEDS, TRAINING_IMAGES = 3, 50_000
+TRAINING_IMAGES = 50_000
 
 
 class UsualDataset(Dataset):
@@ -182,19 +180,6 @@ def usual_epoch(name: str, image_set: ImageSet, device: torch.device, transform:
     )
     batches = DataLoader(UsualDataset(image_set, transform), BATCH, shuffle=True, **options)
     return lambda: train_usual(model, optimizer, batches, device)
-
-
-def shortest_recipe(name: str, folder: Path = REFERENCE) -> Recipe | None:
-    """The recipe with the fewest pixels by which all recorded seeds, three or more, reach the published accuracy."""
-    goal = next(
-        entry["published"] for entry in read_published(folder) if (entry["network"], entry["norm"]) == (name, "batch")
-    )
-    found: dict[Recipe, list[float]] = {}
-    for run in load_runs(folder / "short"):
-        if run.job.network == name:
-            found.setdefault(run.job.recipe, []).append(run.test_accuracy or 0)
-    enough = [recipe for recipe, reached in found.items() if len(reached) >= SEEDS and min(reached) >= goal]
-    return min(enough, key=lambda recipe: seconds_to_train(recipe, 1.0, (32 / recipe.small_size) ** 2), default=None)
 
 
 def seconds_to_train(recipe: Recipe, speed: float, small_speed: float) -> float:

@@ -8,10 +8,12 @@ import pandas as pd
 from safetensors.torch import load as from_safetensors
 from torch import nn
 
+from course_utils.checks import one_of
 from course_utils.files import REFERENCE
 from course_utils.networks import make_network
 from course_utils.runs.bands import read_published
 from course_utils.runs.run import Run, load_runs, read_record
+from course_utils.training import Recipe
 
 SESSIONS = REFERENCE / "sessions"
 
@@ -91,6 +93,23 @@ def reference_table(folder: Path = REFERENCE) -> pd.DataFrame:
         round(100 * value, 2) if isinstance(value, float) else value for value in published.published
     ]
     return table.merge(published, how="left", on=["network", "norm"])
+
+
+def shortest_recipe(network: str, folder: Path = REFERENCE) -> Recipe:
+    """The recipe with the fewest pixels by which all recorded seeds, three or more, reach the published accuracy.
+
+    It is for batch norm, all 50,000 training images of CIFAR-10, batches of 128 images, and the augmentation in
+    `short/jobs.yaml`. Raises `ValueError`, with the networks that have one, for another network.
+    """
+    goals = {entry["network"]: entry["published"] for entry in read_published(folder) if entry["norm"] == "batch"}
+    reached: dict[tuple[str, Recipe], list[bool]] = {}
+    for run in load_runs(folder / "short"):
+        name = run.job.network
+        reached.setdefault((name, run.job.recipe), []).append((run.test_accuracy or 0) >= goals[name])
+    enough = [key for key, seeds in reached.items() if len(seeds) >= 3 and all(seeds)]
+    one_of(network, "network with recorded short trainings", sorted({name for name, _ in enough}))
+    recipes = [recipe for name, recipe in enough if name == network]
+    return min(recipes, key=lambda recipe: recipe.epochs - recipe.small_epochs * (1 - recipe.small_size**2 / 32**2))
 
 
 def study_table(folder: Path = REFERENCE / "questions") -> pd.DataFrame:

@@ -11,7 +11,14 @@ from safetensors.torch import save as to_safetensors
 
 from course_utils.data import BatchLoader, load_images
 from course_utils.networks import make_network
-from course_utils.runs.reference import load_reference, load_weights, reference_network, reference_table, study_table
+from course_utils.runs.reference import (
+    load_reference,
+    load_weights,
+    reference_network,
+    reference_table,
+    shortest_recipe,
+    study_table,
+)
 from course_utils.runs.run import Job, Run, write_record
 from course_utils.runs.study import run_job
 from course_utils.training import History, Metrics, Recipe, evaluate
@@ -189,3 +196,34 @@ def test_study_table_has_a_row_for_all_seeds_of_a_job(tmp_path):
     assert table["std"].tolist() == pytest.approx([13**0.5, none, none, none, 2**0.5], nan_ok=True)
     assert table["train"].tolist() == pytest.approx([90.0, 95.0, 100.0, 80.0, 95.0])
     assert table["diverged"].tolist() == [0, 0, 0, 0, 1]
+
+
+def write_short_runs(folder: Path, accuracies: dict[Recipe, tuple[float, ...]]) -> None:
+    """Runs of S8Net46k by these recipes that reached these accuracies, and what was published."""
+    (folder / "published.yaml").write_text("- {network: S8Net46k, norm: batch, published: 0.81}\n")
+    for recipe, reached in accuracies.items():
+        metrics = [Metrics(n + 1, 1.0, 0.5, None, None, 0.1, seconds=1.0) for n in range(recipe.epochs)]
+        history = History(recipe, metrics)
+        for seed, accuracy in enumerate(reached):
+            job = Job("S8Net46k", seed=seed, recipe=recipe)
+            run = Run(job, "noise", 24, 10, history, test_accuracy=accuracy)
+            write_record(folder / "short" / f"{job.name}.json", run.to_dict())
+
+
+def test_shortest_recipe_wants_three_seeds_that_all_reach_the_figure(tmp_path):
+    two, three, five, six = (Recipe(epochs=epochs) for epochs in (2, 3, 5, 6))
+    reached = {two: (0.9, 0.9), three: (0.83, 0.809, 0.84), five: (0.81, 0.82, 0.83), six: (0.9, 0.9, 0.9)}
+    write_short_runs(tmp_path, reached)
+    assert shortest_recipe("S8Net46k", tmp_path) == five
+    write_short_runs(tmp_path, {five: (0.80, 0.82, 0.83), six: (0.9, 0.9, 0.7)})
+    with pytest.raises(ValueError, match="unknown network with recorded short trainings 'S8Net46k'"):
+        shortest_recipe("S8Net46k", tmp_path)
+
+
+def test_shortest_recipe_counts_pixels(tmp_path):
+    plain, longer = Recipe(epochs=5), Recipe(epochs=6, small_epochs=1, small_size=16)  # as many as 5.25 full epochs
+    write_short_runs(tmp_path, {plain: (0.9,) * 3, longer: (0.9,) * 3})
+    assert shortest_recipe("S8Net46k", tmp_path) == plain
+    shorter = Recipe(epochs=6, small_epochs=2, small_size=16)  # as many as 4.5
+    write_short_runs(tmp_path, {shorter: (0.9,) * 3})
+    assert shortest_recipe("S8Net46k", tmp_path) == shorter

@@ -4,15 +4,13 @@ import argparse
 import json
 import sys
 from contextlib import nullcontext
-from pathlib import Path
 from types import SimpleNamespace
 
 import bench
 import pytest
 import torch
 
-from course_utils.runs.run import Job, Run, write_record
-from course_utils.training import History, Metrics, Recipe
+from course_utils.training import Recipe
 
 
 @pytest.fixture
@@ -27,36 +25,6 @@ def record(shapes, tmp_path, monkeypatch) -> dict:
     bench.main()
     assert (tmp_path / "bench.png").stat().st_size > 10_000
     return json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
-
-
-def write_short_runs(folder: Path, accuracies: dict[Recipe, tuple[float, ...]]) -> None:
-    """Runs of S8Net46k by these recipes that reached these accuracies, and what was published."""
-    (folder / "published.yaml").write_text("- {network: S8Net46k, norm: batch, published: 0.81}\n")
-    for recipe, reached in accuracies.items():
-        metrics = [Metrics(n + 1, 1.0, 0.5, None, None, 0.1, seconds=1.0) for n in range(recipe.epochs)]
-        history = History(recipe, metrics)
-        for seed, accuracy in enumerate(reached):
-            job = Job("S8Net46k", seed=seed, recipe=recipe)
-            run = Run(job, "noise", 24, 10, history, test_accuracy=accuracy)
-            write_record(folder / "short" / f"{job.name}.json", run.to_dict())
-
-
-def test_shortest_recipe_wants_three_seeds_that_all_reach_the_figure(tmp_path):
-    two, three, five, six = (Recipe(epochs=epochs) for epochs in (2, 3, 5, 6))
-    reached = {two: (0.9, 0.9), three: (0.83, 0.809, 0.84), five: (0.81, 0.82, 0.83), six: (0.9, 0.9, 0.9)}
-    write_short_runs(tmp_path, reached)
-    assert bench.shortest_recipe("S8Net46k", tmp_path) == five
-    write_short_runs(tmp_path, {five: (0.80, 0.82, 0.83), six: (0.9, 0.9, 0.7)})
-    assert bench.shortest_recipe("S8Net46k", tmp_path) is None
-
-
-def test_shortest_recipe_counts_pixels(tmp_path):
-    plain, longer = Recipe(epochs=5), Recipe(epochs=6, small_epochs=1, small_size=16)  # as many as 5.25 full epochs
-    write_short_runs(tmp_path, {plain: (0.9,) * 3, longer: (0.9,) * 3})
-    assert bench.shortest_recipe("S8Net46k", tmp_path) == plain
-    shorter = Recipe(epochs=6, small_epochs=2, small_size=16)  # as many as 4.5
-    write_short_runs(tmp_path, {shorter: (0.9,) * 3})
-    assert bench.shortest_recipe("S8Net46k", tmp_path) == shorter
 
 
 def test_small_epochs_take_their_own_seconds():
