@@ -136,6 +136,9 @@ def test_quick_run(path, tmp_path):
     assert "data:image/png" in (tmp_path / f"{path.stem}.html").read_text(encoding="utf-8")
     record = read_record(tmp_path / f"{path.stem}.json")
     assert set(record["studies"]) == set(load_lesson(path.stem)["studies"])  # reference mode finds all that is asked
+    for made in record["runs"].values():
+        first, *_, last = (metrics["train_loss"] for metrics in made["history"]["metrics"])
+        assert last < first
     places = {verdict.text: verdict.place for verdict in results.verdicts(record)}
     known = "inside" if path.stem.startswith("S8") else "no band"  # the networks of S9 need more than a hundred steps
     assert len(places) >= 2 and set(places.values()) == {known}, places
