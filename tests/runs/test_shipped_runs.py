@@ -1,13 +1,14 @@
 """The runs in data/reference/ are what they say, and the README says what they are."""
 
 from itertools import product
+from statistics import mean, stdev
 
 import pytest
 import yaml
 
 from course_utils.data import BatchLoader
 from course_utils.files import REFERENCE
-from course_utils.runs.reference import load_reference, reference_network, reference_table
+from course_utils.runs.reference import load_reference, reference_network, reference_table, shortest_recipe
 from course_utils.runs.run import load_runs, read_run
 from course_utils.runs.study import read_jobs
 from course_utils.training import evaluate
@@ -44,6 +45,15 @@ def test_readme_has_the_table():
         norm = f"{row.norm}, {row.options}" if row.options else row.norm
         line = f"| {row.network} | {norm} | {row.epochs} | {row.mean:.2f}{spread} | {row.n} | {published} |"
         assert line in README
+
+
+@pytest.mark.parametrize("network", ["S8Net46k", "S9Net180k"])
+def test_readme_has_the_shortest_trainings(network):
+    recipe = shortest_recipe(network)
+    runs = [run for run in load_runs(REFERENCE / "short") if (run.job.network, run.job.recipe) == (network, recipe)]
+    found = [100 * run.test_accuracy for run in runs]
+    assert f"{network} {mean(found):.2f} ± {stdev(found):.2f} in {recipe.epochs}" in README.replace("\n", " ")
+    assert f"(n = {len(found)})" in README
 
 
 def test_bands_hold_the_runs_they_stand_for():
