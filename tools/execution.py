@@ -33,8 +33,7 @@ def execute(
     command: list[str | Path] = [sys.executable, "-m", "papermill", notebook, output, "--cwd", folder, "-k", "python3"]
     command += ["--no-progress-bar", "--execution-timeout", str(cell_seconds), "-y", yaml.safe_dump(parameters)]
     command += [] if save_each_cell else ["--no-request-save-on-cell-execute"]
-    # MPLBACKEND=Agg would leave the notebooks without figures, and without an error.
-    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | (variables or {})
+    environment = os.environ | (variables or {})
     if data := environment.get("COURSE_DATA"):
         environment["COURSE_DATA"] = str(Path(data).resolve())  # the notebooks run in a folder of their own
     output.unlink(missing_ok=True)  # that of an earlier run would be taken for this one's

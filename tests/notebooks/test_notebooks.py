@@ -44,9 +44,8 @@ def start_nbval(path: Path) -> subprocess.Popen:
     command += ["-p", "no:cacheprovider", "-p", "nbval_record", "--junitxml", path.with_suffix(".xml")]
     command += ["--nbval-lax", "--nbval-kernel-name", "python3", "--nbval-cell-timeout", str(run.CELL_SECONDS)]
     command += ["--nbval-kernel-startup-timeout", "180"]  # starts slowly where the cores are busy
-    # One thread each: two notebooks run side by side. MPLBACKEND=Agg would leave them without figures.
-    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tools")])}
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tools")])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}  # two notebooks run side by side
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
