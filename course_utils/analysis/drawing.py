@@ -115,7 +115,7 @@ def plot_network(models: Mapping[str, nn.Module], input_size: tuple[int, int, in
     figure, axes = plt.subplots(
         len(models), 1, figsize=(10, 2.3 * len(models)), sharex=True, squeeze=False, layout="constrained"
     )
-    colors, found = dict(zip(KINDS, COLORS, strict=False)), set()
+    colors, found, strides = dict(zip(KINDS, COLORS, strict=False)), set(), set()
     strided: dict[str, Any] = dict(hatch="///")
     for ax, (name, model) in zip(axes.flat, models.items(), strict=True):
         x = 0.0
@@ -127,8 +127,10 @@ def plot_network(models: Mapping[str, nn.Module], input_size: tuple[int, int, in
                 continue
             height, width = operation.grid.sizes[0], operation.grid.channels / 8
             kind = "images" if operation.kind == "images" else _kind(operation)
-            style = strided if kind not in ("images", "pooling") and max(operation.window.stride) > 1 else {}
-            found |= {kind, "strided"} if style else {kind}
+            stride = 1 if kind in ("images", "pooling") else max(operation.window.stride)
+            style = strided if stride > 1 else {}
+            found.add(kind)
+            strides.add(stride)
             box = dict(facecolor=colors.get(kind, "white"), edgecolor="black", linewidth=0.6)
             ax.add_patch(Rectangle((x, -height / 2), width, height, **box, **style))
             ax.text(x + width / 2, -height / 2 - 1, f"{operation.grid.channels}", ha="center", va="top", fontsize=7)
@@ -139,8 +141,9 @@ def plot_network(models: Mapping[str, nn.Module], input_size: tuple[int, int, in
         ax.set_title(name, loc="left", fontsize=10)
         ax.axis("off")
     handles = [Patch(facecolor=color, edgecolor="black", label=kind) for kind, color in colors.items() if kind in found]
-    if "strided" in found:
-        handles.append(Patch(facecolor="white", edgecolor="black", label="stride 2", **strided))
+    if larger := sorted(strides - {1}):
+        label = "stride " + " or ".join(map(str, larger))
+        handles.append(Patch(facecolor="white", edgecolor="black", label=label, **strided))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
     plt.close(figure)
     return figure

@@ -132,7 +132,7 @@ def fit(
         history = saved.load(model, state, generator) or history
         if verbose and len(history):
             print(f"resuming after epoch {len(history)} of {recipe.epochs}, from {checkpoint}")
-    progress = Progress(recipe.epochs, verbose)
+    progress = Progress(verbose)
     try:
         for epoch in range(len(history) + 1, recipe.epochs + 1):
             start = time.perf_counter()

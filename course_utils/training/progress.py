@@ -4,6 +4,7 @@ import builtins
 import io
 import sys
 from collections.abc import Iterable
+from statistics import mean
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -25,8 +26,9 @@ def _kernel() -> Any:
     return getattr(getattr(builtins, "get_ipython", lambda: None)(), "kernel", None)
 
 
-def accuracy_curve(history: History, epochs: int) -> Figure:
-    """Accuracy in per cent by epoch, as far as `history` goes; above it, about how long the rest of `epochs` takes."""
+def accuracy_curve(history: History) -> Figure:
+    """Accuracy in per cent by epoch, as far as `history` goes; above it, about how long the rest takes."""
+    epochs, small = history.recipe.epochs, history.recipe.small_epochs
     figure = Figure(figsize=(6, 2.4), layout="constrained")
     axes = figure.subplots()
     shown = history.frame().assign(accuracy=lambda table: 100 * table["accuracy"])
@@ -34,8 +36,11 @@ def accuracy_curve(history: History, epochs: int) -> Figure:
         if len(rows := shown[shown["part"] == part]):
             label = f"{part}, {rows['accuracy'].iloc[-1]:.1f} %"
             axes.plot(rows["epoch"], rows["accuracy"], style, marker="o", markersize=3, label=label)
-    left = (epochs - len(history)) * history.seconds / len(history)
-    rest = f"about {_duration(left)} left" if left else f"done in {_duration(history.seconds)}"
+    full_size = history.metrics[small:]
+    left = (epochs - len(history)) * mean(metrics.seconds for metrics in full_size or history.metrics)
+    # An epoch of full size takes longer than the small ones; how much longer is not known before the first one.
+    about = "about" if full_size else "at least"
+    rest = f"{about} {_duration(left)} left" if left else f"done in {_duration(history.seconds)}"
     axes.set(title=f"epoch {len(history)} of {epochs}, {rest}", xlabel="epoch", ylabel="accuracy (%)")
     axes.set_xlim(0.5, epochs + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -51,8 +56,8 @@ def _duration(seconds: float) -> str:
 class Progress:
     """Shows how far a training is: nothing unless `verbose`, and lines of text alone while nobody watches."""
 
-    def __init__(self, epochs: int, verbose: bool):
-        self.epochs, self.verbose, self.watched = epochs, verbose, verbose and somebody_watches()
+    def __init__(self, verbose: bool):
+        self.verbose, self.watched = verbose, verbose and somebody_watches()
         self._place: Any = None  # where in the notebook the curve stands
 
     def batches(self, train: Iterable, epoch: int) -> Iterable:
@@ -63,7 +68,7 @@ class Progress:
     def show(self, history: History) -> None:
         """Say what the last epoch of `history` gave."""
         if self.watched and _kernel() is not None:
-            self._draw(accuracy_curve(history, self.epochs))
+            self._draw(accuracy_curve(history))
         elif self.verbose:
             print(history.metrics[-1], flush=True)
 

@@ -85,6 +85,12 @@ def test_network_drawing_is_of_the_network(name):
     assert colors == dilated
 
 
+def test_network_drawing_names_the_strides():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, stride=3), nn.Conv2d(8, 8, 3, stride=2))
+    labels = [text.get_text() for text in drawing.plot_network({"net": model}).legends[0].texts]
+    assert "stride 2 or 3" in labels
+
+
 def test_no_seeds():
     (ax,) = drawing.plot_seeds(pd.DataFrame(columns=["group", "accuracy"]), {}).axes
     assert [text.get_text() for text in ax.texts] == ["no runs"]

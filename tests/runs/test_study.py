@@ -144,7 +144,7 @@ CHANGED |= dict(follow=True)
 CHANGED |= dict(augment={"random_crop": {"padding": 2}, "random_hflip": {}}, epochs=7, lr=0.2, momentum=0.5)
 CHANGED |= dict(nesterov=False, weight_decay=0.0, schedule="step", warmup=0.1, step_size=3, gamma=0.5)
 CHANGED |= dict(label_smoothing=0.1, precision="fp32", optimizer="muon", muon_lr=0.1)
-CHANGED |= dict(muon_weight_decay=0.1)
+CHANGED |= dict(muon_weight_decay=0.1, small_epochs=2, small_size=16)
 FIELDS = [field.name for kind in (Job, Recipe) for field in fields(kind) if field.name != "recipe"]
 
 

@@ -72,29 +72,35 @@ def test_in_a_notebook():
     assert text[False].count("train loss") == 3 and "\r" not in text[False]
 
 
-def history(*accuracies: tuple[float, float | None], seconds: float = 10.0) -> History:
-    rows = enumerate(accuracies, start=1)
-    metrics = [Metrics(i, 1.0, train, None if val is None else 1.0, val, 0.1, seconds) for i, (train, val) in rows]
-    return History(Recipe(epochs=6), metrics)
+def history(*accuracies: tuple[float, float | None], seconds: tuple[float, ...] = (10.0, 10.0), **recipe) -> History:
+    rows = enumerate(zip(accuracies, seconds, strict=False), start=1)
+    metrics = [Metrics(i, 1.0, train, None if val is None else 1.0, val, 0.1, took) for i, ((train, val), took) in rows]
+    return History(Recipe(**{"epochs": 6} | recipe), metrics)
 
 
 def test_the_curve_shows_every_epoch_and_the_time_that_is_left():
-    axes = accuracy_curve(history((0.25, 0.5), (0.5, 0.625)), 6).axes[0]
+    axes = accuracy_curve(history((0.25, 0.5), (0.5, 0.625))).axes[0]
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert drawn == {"train, 50.0 %": [[1, 25], [2, 50]], "validation, 62.5 %": [[1, 50], [2, 62.5]]}
     assert axes.get_title() == "epoch 2 of 6, about 40 s left" and axes.get_xlim() == (0.5, 6.5)
 
 
 @pytest.mark.parametrize(
-    ("epochs", "seconds", "title"),
-    [(2, 10, "epoch 2 of 2, done in 20 s"), (4, 90, "epoch 2 of 4, about 3 min left")],
+    ("recipe", "seconds", "title"),
+    [
+        (dict(epochs=2), (10, 10), "epoch 2 of 2, done in 20 s"),
+        (dict(epochs=4), (80, 100), "epoch 2 of 4, about 3 min left"),
+        (dict(epochs=4, small_epochs=1), (10, 30), "epoch 2 of 4, about 60 s left"),
+        (dict(epochs=4, small_epochs=2), (10, 10), "epoch 2 of 4, at least 20 s left"),
+        (dict(epochs=2, small_epochs=2), (10, 10), "epoch 2 of 2, done in 20 s"),
+    ],
 )
-def test_title_of_the_curve(epochs, seconds, title):
-    assert accuracy_curve(history((0.1, 0.1), (0.2, 0.2), seconds=seconds), epochs).axes[0].get_title() == title
+def test_title_of_the_curve(recipe, seconds, title):
+    assert accuracy_curve(history((0.1, 0.1), (0.2, 0.2), seconds=seconds, **recipe)).axes[0].get_title() == title
 
 
 def test_a_curve_without_validation():
-    assert len(accuracy_curve(history((0.25, None)), 1).axes[0].lines) == 1
+    assert len(accuracy_curve(history((0.25, None))).axes[0].lines) == 1
 
 
 @pytest.mark.parametrize("tty", [True, False])
