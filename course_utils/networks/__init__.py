@@ -20,10 +20,15 @@ VARIANTS = {
 }
 
 
+def network_class(name: str) -> type[nn.Module]:
+    """The class of the course network, or the variant of one, of that name; `ValueError` for another name."""
+    known = NETWORKS | VARIANTS
+    return known[one_of(name, "network", known)]
+
+
 def make_network(name: str, **options) -> nn.Module:
     """The course network, or the variant of one, of that name, with the options of its class.
 
     Raises `ValueError` for another name.
     """
-    known = NETWORKS | VARIANTS
-    return known[one_of(name, "network", known)](**options)
+    return network_class(name)(**options)

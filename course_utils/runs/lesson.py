@@ -18,7 +18,7 @@ from course_utils.networks.layers import norm_of
 from course_utils.runs.bands import compare_with_band
 from course_utils.runs.reference import accuracy_table, load_lesson, load_reference, reference_network
 from course_utils.runs.run import Job, Run
-from course_utils.runs.session_limits import check_data, check_images, check_networks, make_for
+from course_utils.runs.session_limits import check_data, check_images, check_networks, check_recorded, make_for
 from course_utils.training import History, Recipe, fit, minutes_to_train
 
 MIME = "application/vnd.small-networks-course.record+json"
@@ -29,10 +29,10 @@ class Lesson:
     """One execution of a session's notebook; its last cell shows it, and the output keeps its record.
 
     `networks` are those that the notebook trains, and `also` those of its short studies; it divides their channels into
-    at most `most_groups` groups. The other fields are its parameters. `run`: with `"train"` it trains;
-    with `"reference"` it shows the reference runs and the recorded short studies, and trains nothing; `"recorded"` is
-    for `make render`: everything comes from the record of the last full run, and the networks are untrained. Raises
-    `ValueError` for networks and data sets that have no record, with those that have.
+    at most `most_groups` groups. The other fields are its parameters. `run`: `"train"` trains; `"reference"` shows the
+    reference runs and the recorded short studies, and trains nothing; `"recorded"` is for `make render`: everything
+    comes from the record of the last full run, and the networks are untrained. Raises `ValueError` for networks and
+    data sets that have no record, with those that have.
     """
 
     session: str
@@ -57,11 +57,9 @@ class Lesson:
         self.seed = number(self.seed, "seed", 0, 2**63, whole=True)
         check_networks(self.session, self.networks, self.most_groups)
         self._recorded = {"runs": {}, "studies": {}} if self.run == "train" else load_lesson(self.session)
-        known = sorted({run.job.network for run in self._recorded["runs"].values()})
-        if self.run != "train" and (unknown := set(self.networks) - set(known)):
-            missing = f"there is no recorded run of {', '.join(sorted(unknown))} in {self.session}"
-            raise ValueError(f"{missing}, expected {' or '.join(known)}; with run = 'train' it is trained")
         recorded = list(self._recorded["runs"].values())
+        if self.run != "train":
+            check_recorded(self.session, self.networks, {run.job.network for run in recorded})
         if self.run == "reference":  # which may have seen other images than the last full run of the notebook
             recorded = [load_reference(name) for name in self.networks]
         self._data = recorded[0].data if recorded else None
@@ -81,10 +79,7 @@ class Lesson:
             images = images if self.train_size == size else split(images, self.train_size, generator)[1]
         train, val = (part.to(self.device) for part in split(images, len(images) // 10, generator))
         if self.run == "train":
-            number(
-                self.batch_size, "batch_size", 1, len(train) + 1, whole=True, note=", the number of images to train on"
-            )
-            check_images([*self.networks, *self.also], train.images)
+            check_images([*self.networks, *self.also], train.images, self.batch_size)
         self._train, self._test = train, test
         self._part = train[: min(10_000, len(train) // 4)]  # for the short studies
         self._val_batches = BatchLoader(val, min(1000, len(val)))
@@ -93,15 +88,12 @@ class Lesson:
 
     def print_minutes(self, model: nn.Module, *, trainings: int, studies: int) -> None:
         """Print about how long all trainings and short studies take, measured with `model` on noise."""
-        if self.run == "reference":
-            print("the runs below are recorded, nothing is trained")
-            return
-        images = trainings * self.epochs * len(self._train) + studies * self._short_epochs * len(self._part)
+        minutes = sum(run.history.seconds for part in self._recorded.values() for run in part.values()) / 60
         if self.run == "train":
+            images = trainings * self.epochs * len(self._train) + studies * self._short_epochs * len(self._part)
             minutes = minutes_to_train(model.to(self.device), images, self.batch_size)
-        else:
-            minutes = sum(run.history.seconds for part in self._recorded.values() for run in part.values()) / 60
-        print(f"all trainings of this notebook together: about {max(1, round(minutes))} min here")
+        about = f"all trainings of this notebook together: about {max(1, round(minutes))} min here"
+        print("the runs below are recorded, nothing is trained" if self.run == "reference" else about)
 
     def train(
         self,
@@ -205,7 +197,4 @@ class Lesson:
         return replace(run, val_loss=last.val_loss, val_accuracy=last.val_accuracy) if last else run
 
     def _recorded_run(self, part: str, name: str) -> Run:
-        if name not in self._recorded[part]:
-            there = ", ".join(self._recorded[part])
-            raise ValueError(f"{self.session} has no recorded run {name!r}, and nothing is trained; there are: {there}")
-        return self._recorded[part][name]
+        return self._recorded[part][one_of(name, f"recorded run of {self.session}", self._recorded[part])]

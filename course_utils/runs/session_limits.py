@@ -1,14 +1,14 @@
 """What a session's notebook can take as its networks and images; the rest is refused before anything is trained."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from course_utils.checks import one_of
+from course_utils.checks import number, one_of
 from course_utils.networks import NETWORKS, make_network
 
 
@@ -30,8 +30,16 @@ def _takes_groups(name: str, count: int) -> bool:
     return True
 
 
-def check_images(names: Iterable[str], images: Tensor) -> None:
-    """Raise `ValueError` that names the part of a network for which `images` are too small or too large."""
+def check_recorded(session: str, names: Iterable[str], recorded: Collection[str]) -> None:
+    """Raise `ValueError` for networks of which the session has no recorded run."""
+    if unknown := sorted(set(names) - set(recorded)):
+        missing = f"there is no recorded run of {', '.join(unknown)} in {session}"
+        raise ValueError(f"{missing}, expected {' or '.join(sorted(recorded))}; with run = 'train' it is trained")
+
+
+def check_images(names: Iterable[str], images: Tensor, batch_size: int = 1) -> None:
+    """Raise `ValueError` for fewer `images` than `batch_size`, and for such as are too small or large for a network."""
+    number(batch_size, "batch_size", 1, len(images) + 1, whole=True, note=", the number of images to train on")
     for name in dict.fromkeys(names):
         with torch.device("meta"):
             model, outputs = make_network(name).eval(), torch.empty(1, *images.shape[1:])

@@ -20,7 +20,7 @@ from course_utils.data import Augment, BatchLoader, ImageSet, load_images, split
 from course_utils.data import augment as transforms
 from course_utils.device import pick_device, seed_everything
 from course_utils.files import write_whole
-from course_utils.networks import NETWORKS, VARIANTS, make_network
+from course_utils.networks import make_network, network_class
 from course_utils.runs.run import Job, Run, read_run, write_record
 from course_utils.training import History, Recipe, evaluate, fit
 
@@ -76,9 +76,7 @@ def _jobs_of(entry: dict) -> list[Job]:
 
 def _try_out(job: Job) -> None:
     """Make the network, without weights, and augment two images, so that wrong options don't show after hours."""
-    known = NETWORKS | VARIANTS
-    network = known[one_of(job.network, "network", known)]
-    _refuse_unknown_options(network, job.options, ("norm", "num_classes"))
+    _refuse_unknown_options(network_class(job.network), job.options, ("norm", "num_classes"))
     with torch.device("meta"):
         make_network(job.network, norm=job.norm, num_classes=10, **job.options)
     augmentation(job.augment or {})(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.Generator())

@@ -295,7 +295,7 @@ def test_recorded_runs_are_shown_as_they_were(recorded, records, nothing_trains,
     lesson.test({"batch": model})
     assert (lesson.runs, history) == (before.runs, before.studies["layer"].history)
     assert "about 1 min here" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="S8 has no recorded run 'other', and nothing is trained; there are: layer"):
+    with pytest.raises(ValueError, match="unknown recorded run of S8 'other', expected one of layer"):
         lesson.study("other", partial(make_network, "S8Net31k"), RECIPE, plain)
 
 
