@@ -4,16 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from torch import Tensor, nn
 
-from course_utils.analysis.figure_parts import nothing
 from course_utils.analysis.operations import Operation, trace
 from course_utils.analysis.plotting import COLORS
 
@@ -64,31 +60,6 @@ def plot_reads(reads: Mapping[str, Tensor]) -> Figure:
     names = ["one output reads it", "its neighbour does", "both do"]
     handles = [Patch(facecolor=fill, label=label) for fill, label in zip(fills[1:], names, strict=True)]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    plt.close(figure)
-    return figure
-
-
-def plot_seeds(runs: pd.DataFrame, published: Mapping[str, float], hue: str = "group") -> Figure:
-    """Accuracy of several seeds: a dot for each run, a bar for their mean, a dashed line for the published figure.
-
-    `runs`: a row per run, with its `group`, its `accuracy` in per cent, and the column `hue` by which it is coloured;
-    `published`: per cent, by group.
-    """
-    if runs.empty:
-        return nothing("no runs")
-    groups = list(dict.fromkeys(runs["group"]))
-    figure, ax = plt.subplots(figsize=(1.1 + 0.9 * len(groups), 3), layout="constrained")
-    style: dict[str, Any] = dict(palette="colorblind", size=7, alpha=0.8, jitter=0.12, legend=False)
-    sns.stripplot(runs, x="group", y="accuracy", hue=hue, ax=ax, **style)
-    for x, group in enumerate(groups):
-        ax.hlines(runs["accuracy"][runs["group"] == group].mean(), x - 0.25, x + 0.25, color="black", linewidth=2)
-        if group in published:
-            ax.hlines(published[group], x - 0.35, x + 0.35, color="black", linestyle="--", linewidth=1)
-    handles = [Line2D([], [], color="black", linewidth=2, label="mean")]
-    handles += [Line2D([], [], color="black", linestyle="--", linewidth=1, label="published")] if published else []
-    ax.legend(handles=handles, fontsize=8, frameon=False, loc="best")
-    ax.set(xlabel="", ylabel="test accuracy (%)")
-    ax.grid(axis="y", alpha=0.3)
     plt.close(figure)
     return figure
 

@@ -1,4 +1,4 @@
-"""Panels with pictures, for the figures of `plotting`."""
+"""Panels with pictures, for the figures of `plotting` and `drawing`."""
 
 import numpy as np
 from matplotlib import pyplot as plt

@@ -13,6 +13,7 @@ import seaborn as sns
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
@@ -76,6 +77,31 @@ def plot_histories(histories: Mapping[str, History]) -> Figure:
     lines = axes[0].get_lines()  # named here, since a legend leaves out what begins with "_"
     labels = [line.get_label() for line in lines]
     figure.legend(lines, labels, loc="outside lower center", ncols=min(3, len(histories)), fontsize=9)
+    plt.close(figure)
+    return figure
+
+
+def plot_seeds(runs: pd.DataFrame, published: Mapping[str, float], hue: str = "group") -> Figure:
+    """Accuracy of several seeds: a dot for each run, a bar for their mean, a dashed line for the published figure.
+
+    `runs`: a row per run, with its `group`, its `accuracy` in per cent, and the column `hue` by which it is coloured;
+    `published`: per cent, by group.
+    """
+    if runs.empty:
+        return nothing("no runs")
+    groups = list(dict.fromkeys(runs["group"]))
+    figure, ax = plt.subplots(figsize=(1.1 + 0.9 * len(groups), 3), layout="constrained")
+    style: dict[str, Any] = dict(palette="colorblind", size=7, alpha=0.8, jitter=0.12, legend=False)
+    sns.stripplot(runs, x="group", y="accuracy", hue=hue, ax=ax, **style)
+    for x, group in enumerate(groups):
+        ax.hlines(runs["accuracy"][runs["group"] == group].mean(), x - 0.25, x + 0.25, color="black", linewidth=2)
+        if group in published:
+            ax.hlines(published[group], x - 0.35, x + 0.35, color="black", linestyle="--", linewidth=1)
+    handles = [Line2D([], [], color="black", linewidth=2, label="mean")]
+    handles += [Line2D([], [], color="black", linestyle="--", linewidth=1, label="published")] if published else []
+    ax.legend(handles=handles, fontsize=8, frameon=False, loc="best")
+    ax.set(xlabel="", ylabel="test accuracy (%)")
+    ax.grid(axis="y", alpha=0.3)
     plt.close(figure)
     return figure
 

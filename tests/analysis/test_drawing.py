@@ -1,7 +1,6 @@
 """The pictures of layers and networks show what they were given."""
 
 import matplotlib
-import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot as plt
@@ -89,31 +88,3 @@ def test_network_drawing_names_the_strides():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, stride=3), nn.Conv2d(8, 8, 3, stride=2))
     labels = [text.get_text() for text in drawing.plot_network({"net": model}).legends[0].texts]
     assert "stride 2 or 3" in labels
-
-
-def test_no_seeds():
-    (ax,) = drawing.plot_seeds(pd.DataFrame(columns=["group", "accuracy"]), {}).axes
-    assert [text.get_text() for text in ax.texts] == ["no runs"]
-
-
-def test_colours_of_seeds():
-    runs = pd.DataFrame({"group": ["a", "b", "c"], "norm": ["batch", "layer", "batch"], "accuracy": [80.0, 82.0, 79.0]})
-    (ax,) = drawing.plot_seeds(runs, {}, hue="norm").axes
-    first, second, third = (tuple(dots.get_facecolor()[0]) for dots in ax.collections[:3])
-    assert first == third != second
-
-
-def test_seeds():
-    runs = pd.DataFrame({"group": ["batch", "batch", "layer"], "accuracy": [80.0, 82.0, 79.0]})
-    figure = drawing.plot_seeds(runs, {"layer": 78.5})
-    figure.canvas.draw()
-    (ax,) = figure.axes
-    dots = sorted(
-        y for dots in ax.collections for _, y in getattr(dots, "get_offsets", list)() if len(dots.get_offsets())
-    )
-    assert {80.0, 82.0, 79.0} <= set(dots)
-    lines = sorted(
-        path.vertices[0][1] for each in ax.collections for path in each.get_paths() if hasattr(each, "get_segments")
-    )
-    assert lines == [78.5, 79.0, 81.0]
-    assert [text.get_text() for text in ax.get_legend().texts] == ["mean", "published"]

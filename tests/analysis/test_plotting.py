@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot as plt
@@ -201,6 +202,34 @@ def test_receptive_field():
         height, width = shares.shape
         assert (ax.get_xlim(), ax.get_ylim()) == ((-0.5, width - 0.5), (height - 0.5, -0.5))  # the whole picture
     assert bar.get_ylabel() == "gradient, share of the largest"
+
+
+def test_no_seeds():
+    (ax,) = plotting.plot_seeds(pd.DataFrame(columns=["group", "accuracy"]), {}).axes
+    assert [text.get_text() for text in ax.texts] == ["no runs"]
+
+
+def test_colours_of_seeds():
+    runs = pd.DataFrame({"group": ["a", "b", "c"], "norm": ["batch", "layer", "batch"], "accuracy": [80.0, 82.0, 79.0]})
+    (ax,) = plotting.plot_seeds(runs, {}, hue="norm").axes
+    first, second, third = (tuple(dots.get_facecolor()[0]) for dots in ax.collections[:3])
+    assert first == third != second
+
+
+def test_seeds():
+    runs = pd.DataFrame({"group": ["batch", "batch", "layer"], "accuracy": [80.0, 82.0, 79.0]})
+    figure = plotting.plot_seeds(runs, {"layer": 78.5})
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    dots = sorted(
+        y for dots in ax.collections for _, y in getattr(dots, "get_offsets", list)() if len(dots.get_offsets())
+    )
+    assert {80.0, 82.0, 79.0} <= set(dots)
+    lines = sorted(
+        path.vertices[0][1] for each in ax.collections for path in each.get_paths() if hasattr(each, "get_segments")
+    )
+    assert lines == [78.5, 79.0, 81.0]
+    assert [text.get_text() for text in ax.get_legend().texts] == ["mean", "published"]
 
 
 def test_no_images():
