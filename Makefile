@@ -92,7 +92,8 @@ address: $(STAMP)  ## write the repository's address (ADDRESS, or that of origin
 clean:  ## delete build/, not .venv and not data/
 	$(PYTHON) -c "import shutil; shutil.rmtree('build', ignore_errors=True)"
 
-# Slow checks, none of them part of `make test`.
+# Slow checks, none of them part of `make test`. What not everybody needs every week is called slow-…: a test wants at
+# most twelve other targets, so that `make help` can be read.
 
 slow-gallery: $(STAMP)  ## make every mistake of tests/slow/gallery.yaml in a copy of the course; each must be noticed
 	$(BIN)/python -m pytest tests/slow/gallery_check.py

@@ -8,13 +8,17 @@ import yaml
 
 from course_utils.data import BatchLoader
 from course_utils.files import REFERENCE
-from course_utils.runs.reference import load_reference, reference_network, reference_table, shortest_recipe
+from course_utils.runs.reference import SESSIONS, load_reference, reference_network, reference_table, shortest_recipe
 from course_utils.runs.run import load_runs, read_run
 from course_utils.runs.study import read_jobs
 from course_utils.training import evaluate
 
 README = (REFERENCE.parents[1] / "README.md").read_text(encoding="utf-8")
-FOLDERS = [REFERENCE, *(REFERENCE / name for name in ("search", "questions", "short"))]
+FOLDERS = [file.parent for file in sorted(REFERENCE.rglob("jobs.yaml"))]
+
+
+def test_every_folder_of_records_has_its_jobs():
+    assert {file.parent for file in REFERENCE.rglob("*.json")} == {*FOLDERS, SESSIONS}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
