@@ -54,7 +54,7 @@ class _ReluAsFunction(nn.Sequential):
 
     def forward(self, inputs: Tensor) -> Tensor:
         convolution, norm, dropout = self
-        return dropout(norm(F.relu(convolution(inputs))))
+        return dropout(norm(F.relu(convolution(inputs), inplace=True)))
 
 
 class S8Net38k(CourseNet):
