@@ -71,7 +71,8 @@
           row.macs = weights * size ** 2;
         }
         if (kind === "norm") row.parameters = 2 * channels;
-        row.outputs = channels * size ** 2;
+        // In the course's networks ReLU works in place, and in evaluation dropout hands on what it gets.
+        row.outputs = ["relu", "dropout"].includes(kind) ? 0 : channels * size ** 2;
         if (kind === "linear") {
           const inputs = channels * size ** 2;
           row.outputs = (flat ? 0 : inputs) + row.out; // it flattens first, and that is kept too
