@@ -117,7 +117,7 @@ def checksum(record: dict) -> str:
 def write_record(file: Path, content: dict) -> None:
     """Write `content` with its checksum as JSON, whole or not at all."""
     record = content | {"record_sha256": checksum(content)}
-    write_whole(file, (json.dumps(record, indent=1) + "\n").encode())
+    write_whole(file, (json.dumps(record) + "\n").encode())
 
 
 def read_record(file: Path) -> dict:
