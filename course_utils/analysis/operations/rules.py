@@ -22,6 +22,7 @@ PRODUCTS = ("addmm", "mm", "bmm", "baddbmm", "mv", "dot")
 VIEWS = ("view", "_unsafe_view", "_reshape_alias", "squeeze", "unsqueeze")
 # What works value by value carries a tag in PyTorch; this is the rest.
 BY_VALUE = ("clone", "detach", "alias", "_to_copy", "native_dropout", "channel_shuffle", "expand", "lift_fresh")
+BY_VALUE += ("hardtanh",)  # has no tag in torch 2.11
 BY_VALUE += ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "_batch_norm_with_update")
 BY_VALUE += ("native_group_norm", "native_layer_norm", "_fused_rms_norm")  # norms, whose statistics do not count
 REDUCTIONS = {"mean": "average pooling", "sum": "average pooling", "amax": "max pooling", "max": "max pooling"}
