@@ -50,7 +50,6 @@
   function compute(text, channels, size) {
     const rows = [];
     let jump = 1, field = 1, flat = false;
-    let step = 1, reach = 1; // as `audit` counts, for which a global average is a mean and no window
     text.split("\n").forEach((line, index) => {
       if (!line.trim()) return;
       try {
@@ -62,7 +61,7 @@
           if (size < 1) throw new Error(`the grid of ${row.sizeIn} pixels is smaller than the window`);
           if (kind !== "conv" && 2 * padding > row.kernel) throw new Error("padding is more than half of the kernel");
         }
-        if (kind === "average") { row.kernel = row.stride = size; size = 1; }
+        if (kind === "average" && size > 1) { row.kernel = row.stride = size; size = 1; }
         if (kind === "conv") {
           if (channels % groups || row.out % groups) throw new Error(`${groups} groups do not divide ${channels} and ${row.out} channels`);
           channels = row.out;
@@ -75,7 +74,7 @@
         row.outputs = ["relu", "dropout"].includes(kind) ? 0 : channels * size ** 2;
         if (kind === "linear") {
           const inputs = channels * size ** 2;
-          row.outputs = (flat ? 0 : inputs) + row.out; // it flattens first, and that is kept too
+          row.outputs = row.out; // what it flattens first is a view
           row.macs = inputs * row.out;
           row.parameters = row.macs + row.out;
           [channels, size] = [row.out, 1];
@@ -84,13 +83,9 @@
           row.formula = `r = ${field} + (${row.kernel} − 1)·${dilation}·${jump}, j = ${jump}·${row.stride}`;
           field += (row.kernel - 1) * dilation * jump;
           jump *= row.stride;
-          if (kind !== "average") {
-            reach += (row.kernel - 1) * dilation * step;
-            step *= row.stride;
-          }
         }
         flat ||= kind === "linear";
-        rows.push({ ...row, sizeOut: size, channels, jump, field, reach });
+        rows.push({ ...row, sizeOut: size, channels, jump, field });
       } catch (error) {
         throw new Error(`line ${index + 1}: ${error.message}`);
       }
@@ -130,10 +125,10 @@
     const followed = (first, then) => acting.filter((row, index) => first(row) && index + 1 < acting.length && then(acting[index + 1])).length;
     const number = (holds) => rows.filter(holds).length;
     const last = rows.filter((row) => row.sizeIn > 1 && row.sizeOut === 1).at(-1);
-    const collapse = !last ? "none" : last.kind === "conv" ? "convolution" : POOLING[last.kind] ?? "other";
+    const collapse = !last ? "none" : last.kind === "conv" ? "convolution" : POOLING[last.kind] ?? last.kind;
     const found = [ // in the order of the package's rules
       ["max_parameters", sum(rows, "parameters"), (a, b) => a < b],
-      ["min_receptive_field", Math.max(1, ...rows.filter((row) => row.sizeOut > 1).map((row) => row.reach)), (a, b) => a > b],
+      ["min_receptive_field", Math.max(1, ...rows.filter((row) => row.sizeOut > 1).map((row) => row.field)), (a, b) => a > b],
       ["transitions", followed(pointwise, pools), (a, b) => a === b],
       ["max_pooling", number((row) => row.kind === "maxpool"), (a) => a === 0],
       ["strided", number((row) => row.kind === "conv" && row.stride > 1 && row.kernel === 3), (a, b) => a >= b],
