@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import bench
@@ -49,6 +50,13 @@ def test_time_to_the_published_accuracy_multiplies_epochs_and_seconds(monkeypatc
     assert goal["epochs"] == {"usual": 20, "ours": 5, "of small images": 2}
     assert goal["seconds"] == {"usual": 20 * 50_000 / 50, "ours": round((3 + 2 / 2) * 50_000 / 300)}
     assert [goal["ratio"], *goal["lowest and highest ratio"]] == pytest.approx([4 * 20 / 4, 4 * 20 / 4, 6 * 20 / 4])
+
+
+def test_every_round_begins_with_another_way():
+    order = []
+    ways = {name: partial(order.append, name) for name in "abc"}
+    speeds = bench.take_turns(ways, 8, 2, torch.device("cpu"))
+    assert "".join(order) == "abcbcacab" and [len(found) for found in speeds.values()] == [2, 2, 2]
 
 
 def test_bench_writes_its_record(record):
