@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from course_utils.networks.layers import conv_block, depthwise_separable, make_norm
+from course_utils.analysis.networks import budget
+from course_utils.networks.layers import NORMS, conv_block, depthwise_separable, make_norm
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "group"])
@@ -23,6 +24,21 @@ def test_norms_match_functional(norm, generator):
     assert_close(layer(activations), expected[norm], rtol=1e-5, atol=1e-5)
     assert sum(p.numel() for p in layer.parameters()) == 24
     assert isinstance(make_norm(12, "none"), nn.Identity)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("norm", NORMS)
+def test_relu_in_place_keeps_no_memory_and_changes_no_gradient(norm, norm_first, generator):
+    block = conv_block(3, 8, norm=norm, norm_first=norm_first)
+    apart = [nn.ReLU() if isinstance(layer, nn.ReLU) else layer for layer in block]
+    images = torch.randn(4, 3, 6, 6, generator=generator)
+    gradients = []
+    for layers in (block, nn.Sequential(*apart)):
+        layers(images).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in block.parameters()])
+        block.zero_grad()
+    assert_close(*gradients, rtol=0, atol=0)
+    assert budget(block, (3, 6, 6)).activation_bytes == 4 * 8 * 36 * (1 if norm == "none" else 2)
 
 
 @pytest.mark.parametrize("num_groups", [0, -2, 5, 24])
