@@ -39,7 +39,8 @@ def _chosen(images: Tensor, p: float, generator: Generator) -> Tensor:
 
 
 def _where(chosen: Tensor, changed: Tensor, images: Tensor) -> Tensor:
-    return torch.where(chosen[:, None, None, None], changed, images)
+    # Bytes wrap around, so this is exact; torch.where takes three times as long on them.
+    return images + (changed - images) * chosen[:, None, None, None]
 
 
 def crop_at(images: Tensor, tops: Tensor, lefts: Tensor, size: int) -> Tensor:
