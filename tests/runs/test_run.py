@@ -72,6 +72,26 @@ def test_record_gives_the_run_back(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text())["test_accuracy"] == 0.5  # shares of 1, as everywhere
 
 
+def test_metrics_are_stored_as_columns(tmp_path):
+    metrics = [Metrics(epoch, 2.0 / epoch, 0.25, None, None, 0.3, seconds=6.0) for epoch in (1, 2)]
+    run = a_run(history=History(Recipe(epochs=1, lr=0.3), metrics))
+    lesson = {
+        "runs": {"batch": run.to_dict()},
+        "studies": {"diverged": a_run(history=History(run.job.recipe)).to_dict()},
+    }
+    write_record(tmp_path / "a.json", lesson)
+    assert read_record(tmp_path / "a.json") == lesson
+    stored = json.loads((tmp_path / "a.json").read_text())["runs"]["batch"]["history"]["metrics"]
+    assert stored["epoch"] == [1, 2] and stored["train_loss"] == [2.0, 1.0] and stored["val_loss"] == [None, None]
+
+
+def test_columns_of_unequal_length(tmp_path):
+    write_record(tmp_path / "a.json", a_run().to_dict())
+    edit(tmp_path / "a.json", ("history", "metrics", "lr"), [0.3, 0.2])
+    with pytest.raises(ValueError, match=r"a\.json is no record of a run: .*longer"):
+        read_record(tmp_path / "a.json")
+
+
 @pytest.mark.parametrize("change", [lambda content: content.pop("data"), lambda content: content.update(speed=3)])
 def test_record_of_another_form(tmp_path, change):
     content = a_run().to_dict()
@@ -83,7 +103,7 @@ def test_record_of_another_form(tmp_path, change):
 
 EDITS = [
     (("test_accuracy",), 0.99),
-    (("history", "metrics", 1, "train_loss"), 0.5),
+    (("history", "metrics", "train_loss", 1), 0.5),
     (("job", "recipe", "lr"), 0.06),
     (("job", "seed"), 5),
     (("data",), "CIFAR-10"),
@@ -105,7 +125,7 @@ def test_layout_of_a_record_does_not_count(folder, jobs):
     file = folder / f"{jobs[2].name}.json"
     before, record = read_record(file), json.loads(file.read_text())
     file.write_text(json.dumps(record, indent=4, sort_keys=True))
-    assert read_record(file) == before and checksum(record) == record["record_sha256"]
+    assert read_record(file) == before and checksum(before) == record["record_sha256"]
     file.write_text(json.dumps(record | {"added": 1}))
     with pytest.raises(ValueError, match="was edited"):
         read_record(file)

@@ -25,6 +25,7 @@ from torch import nn
 from course_utils.analysis.networks import budget, receptive_field
 from course_utils.exercises.rules import S8_RULES, S9_RULES, audit
 from course_utils.networks import NETWORKS, make_network
+from course_utils.runs.run import read_record
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE, SHOTS, RECORDS = ROOT / "build" / "site", ROOT / "build" / "site-shots", ROOT / "data" / "reference"
@@ -186,9 +187,9 @@ def test_formulas_and_print(page, address):
 
 def recorded() -> list[dict]:
     """Every run that the explorer shows, as the files have it."""
-    files = [json.loads(file.read_text()) for file in sorted(RECORDS.glob("*.json"))]
+    files = [read_record(file) for file in sorted(RECORDS.glob("*.json"))]
     for file in sorted((RECORDS / "sessions").glob("*.json")):
-        lesson = json.loads(file.read_text())
+        lesson = read_record(file)
         files += [*lesson["runs"].values(), *lesson["studies"].values()]
     return files
 

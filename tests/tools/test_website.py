@@ -15,6 +15,7 @@ from torch import nn
 from website import SITE, alternative_text, exercises_section, is_import, launch, overview, session_page
 
 from course_utils.files import REFERENCE
+from course_utils.runs.run import read_record
 
 BOOKS = {path.stem: nbformat.read(path, as_version=4) for path in sorted(website.NOTEBOOKS.glob("*.ipynb"))}
 each_book = pytest.mark.parametrize("name", BOOKS)
@@ -128,8 +129,8 @@ def test_pages_use_all_that_is_made_and_list_all_sessions(tmp_path, monkeypatch)
 
 def test_results_are_the_records():
     table = showcase.results()
-    runs = [json.loads(path.read_text()) for path in sorted(REFERENCE.glob("*.json"))]
-    lessons = [json.loads(path.read_text()) for path in sorted((REFERENCE / "sessions").glob("*.json"))]
+    runs = [read_record(path) for path in sorted(REFERENCE.glob("*.json"))]
+    lessons = [read_record(path) for path in sorted((REFERENCE / "sessions").glob("*.json"))]
     runs += [run for lesson in lessons for part in ("runs", "studies") for run in lesson[part].values()]
     assert len(table) == len(runs)
     for shown, run in zip(table.to_dict("records"), runs, strict=True):
