@@ -91,8 +91,8 @@ def plot_seeds(runs: pd.DataFrame, published: Mapping[str, float], hue: str = "g
         return nothing("no runs")
     groups = list(dict.fromkeys(runs["group"]))
     figure, ax = plt.subplots(figsize=(1.1 + 0.9 * len(groups), 3), layout="constrained")
-    style: dict[str, Any] = dict(palette="colorblind", size=7, alpha=0.8, jitter=0.12, legend=False)
-    sns.stripplot(runs, x="group", y="accuracy", hue=hue, ax=ax, **style)
+    style: dict[str, Any] = dict(palette="colorblind", size=6, legend=False)
+    sns.swarmplot(runs, x="group", y="accuracy", hue=hue, ax=ax, **style)
     for x, group in enumerate(groups):
         ax.hlines(runs["accuracy"][runs["group"] == group].mean(), x - 0.25, x + 0.25, color="black", linewidth=2)
         if group in published:

@@ -209,6 +209,15 @@ def test_no_seeds():
     assert [text.get_text() for text in ax.texts] == ["no runs"]
 
 
+def test_dots_of_seeds_stand_where_they_stood():  # so that a figure can be compared with another
+    runs = pd.DataFrame({"group": ["a"] * 4, "accuracy": [80.0, 80.01, 80.02, 83.0]})
+    figures = [plotting.plot_seeds(runs, {}) for _ in range(2)]
+    for figure in figures:
+        figure.canvas.draw()
+    first, second = (figure.axes[0].collections[0].get_offsets().tolist() for figure in figures)
+    assert first == second and len({x for x, _ in first}) >= 3  # side by side, where they would hide one another
+
+
 def test_colours_of_seeds():
     runs = pd.DataFrame({"group": ["a", "b", "c"], "norm": ["batch", "layer", "batch"], "accuracy": [80.0, 82.0, 79.0]})
     (ax,) = plotting.plot_seeds(runs, {}, hue="norm").axes
