@@ -41,15 +41,16 @@ def digest(*roots: Any) -> str:
 
 def parts_of(root: Any) -> Iterator[Any]:
     """The code objects, values and names of types that `root` consists of, each once, always in the same order."""
-    seen, todo = {}, [root]
+    seen: dict[int, tuple[int, Any]] = {}
+    todo = [root]
     while todo:
         value = todo.pop()
         if isinstance(value, VALUES):
             yield value
         elif id(value) in seen:
-            yield "again"
+            yield f"number {seen[id(value)][0]} again"
         else:
-            seen[id(value)] = value  # kept, so that nothing else gets its id
+            seen[id(value)] = len(seen), value  # kept, so that nothing else gets its id
             name, inner = _opened(value)
             yield f"{name} of {len(inner)}"
             if isinstance(value, CodeType):

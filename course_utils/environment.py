@@ -2,6 +2,7 @@
 
 import builtins
 import platform
+import shlex
 import sys
 import tomllib
 from importlib import metadata
@@ -36,7 +37,9 @@ def check_versions() -> None:
             if not requirement.specifier.contains(found, prereleases=True):
                 problems.append(f"{requirement.name} is {found}, expected {requirement.specifier}")
     if problems:
-        raise ImportError("; ".join(problems) + ". Install them with: pip install --upgrade " + " ".join(requirements))
+        raise ImportError(
+            "; ".join(problems) + ". Install them with: pip install --upgrade " + shlex.join(requirements)
+        )
 
 
 def describe_environment(placement: Placement) -> dict[str, str]:

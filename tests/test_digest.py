@@ -88,6 +88,10 @@ def test_other_values(first, other):
     assert digest(first) != digest(other)
 
 
+def test_which_one_comes_again():
+    assert digest([random_crop, random_hflip, random_crop]) != digest([random_crop, random_hflip, random_hflip])
+
+
 def test_layout_does_not_count(generator):
     images = torch.rand(2, 3, 4, 4, generator=generator)
     assert digest(images) == digest(images.to(memory_format=torch.channels_last))

@@ -1,4 +1,4 @@
-"""Panels with pictures, for the figures of `plotting` and `drawing`."""
+"""Panels with pictures, for the figures of `plotting`."""
 
 import numpy as np
 from matplotlib import pyplot as plt

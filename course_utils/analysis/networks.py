@@ -72,8 +72,13 @@ def input_gradient(
     modules = dict(model.named_modules())
     if layer not in modules:
         raise ValueError(f"unknown layer {layer!r}, expected one of {', '.join(filter(None, modules))}")
-    outputs = []
-    handle = modules[layer].register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    outputs: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
+        outputs.append(output)
+        return output.clone()  # the next operation may work in place
+
+    handle = modules[layer].register_forward_hook(keep)
     try:
         with evaluation_mode(model), torch.enable_grad():
             images = torch.randn(n, *input_size, generator=generator).to(device_of(model)).requires_grad_()

@@ -100,7 +100,7 @@ def audit(
     found = trace(model, input_size)
     convolutions = [operation for operation in found if operation.kind == "convolution"]
     parameters = sum(p.numel() for p in model.parameters())  # what is shared counts once
-    grids = [operation.grid for operation in found if operation.grid.sizes and operation.cells_out > 1]
+    grids = [operation.grid for operation in found if operation.grid.sizes and operation.grid.cells > 1]
     lost = next((f"{grid.lost} cannot be followed" for grid in grids if grid.lost), None)
     field = lost or max((min(grid.field) for grid in grids), default=1)
     transitions = _followed_by(found, lambda o: o.pointwise, lambda o: o.pools)

@@ -30,9 +30,8 @@ class Lesson:
 
     `networks` are those that the notebook trains, and `also` those of its short studies; it divides their channels into
     at most `most_groups` groups. The other fields are its parameters. `run`: `"train"` trains; `"reference"` shows the
-    reference runs and the recorded short studies, and trains nothing; `"recorded"` is for `make render`: everything
-    comes from the record of the last full run, and the networks are untrained. Raises `ValueError` for networks and
-    data sets that have no record, with those that have.
+    reference runs and recorded studies, and trains nothing; `"recorded"`, for `make render`, shows the last full run,
+    with untrained networks. Raises `ValueError` for networks and data sets that have no record, with those that have.
     """
 
     session: str
@@ -93,7 +92,7 @@ class Lesson:
             images = trainings * self.epochs * len(self._train) + studies * self._short_epochs * len(self._part)
             minutes = minutes_to_train(model.to(self.device), images, self.batch_size)
         about = f"all trainings of this notebook together: about {max(1, round(minutes))} min here"
-        print("the runs below are recorded, nothing is trained" if self.run == "reference" else about)
+        print(about if self.run != "reference" else "the runs below are recorded, nothing is trained")
 
     def train(
         self,
@@ -131,8 +130,8 @@ class Lesson:
         """A short training of `make()`: a quarter of the images, at most 10,000, for half of the epochs.
 
         `make` is given the `num_classes` of the images where it takes that. The learning rate is in proportion to the
-        batch size. A training that diverges says so and returns a history without epochs. `studies[name]` is its run;
-        with recorded runs it is the one of that name, and `ValueError` is raised where there is none.
+        batch size. A training that diverges says so and returns a history without epochs; one that is interrupted is no
+        result, and ends the cell. `studies[name]` is its run, or the recorded one (`ValueError` if there is none).
         """
         generator = seed_everything(self.seed, self.device)
         # Also where it is not trained: what later cells draw does not depend on `run`.
@@ -149,6 +148,8 @@ class Lesson:
         except FloatingPointError as error:  # that a learning rate is too large is a result
             history, diverged = History(short), str(error)
             print(f"{name}: {diverged}")
+        if len(history) < history.recipe.epochs and not diverged:
+            raise KeyboardInterrupt(f"{name}: interrupted")
         self.studies[name] = replace(self._run(job, len(self._part), history), diverged=diverged)
         return history
 
@@ -156,9 +157,8 @@ class Lesson:
         """What the trained networks say of the test images, by name; their runs get the accuracy."""
         batches = BatchLoader(self._test.to(self.device), min(1000, len(self._test)))
         predictions = {name: predict(model, batches) for name, model in models.items()}
-        if self.run == "train":
-            for name, found in predictions.items():
-                self.runs[name] = replace(self.runs[name], test_accuracy=found.accuracy)
+        for name, found in predictions.items() if self.run == "train" else ():
+            self.runs[name] = replace(self.runs[name], test_accuracy=found.accuracy)
         return predictions
 
     def print_bands(self) -> None:

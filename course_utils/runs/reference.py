@@ -140,9 +140,10 @@ def accuracy_table(runs: Mapping[str, Run]) -> pd.DataFrame:
     """For printing, one row per run: accuracies in per cent after the last epoch, and mean seconds per epoch."""
     rows = {}
     for name, run in runs.items():
-        accuracies = [run.history.metrics[-1].train_accuracy, run.val_accuracy, run.test_accuracy]
+        train_accuracy = run.history.metrics[-1].train_accuracy if run.epochs else None  # interrupted before
+        accuracies = [train_accuracy, run.val_accuracy, run.test_accuracy]
         shares = [float("nan") if accuracy is None else 100 * accuracy for accuracy in accuracies]
-        rows[name] = [*shares, run.history.seconds / run.epochs]
+        rows[name] = [*shares, run.history.seconds / run.epochs if run.epochs else float("nan")]
     parts = [f"{part} accuracy (%)" for part in ("train", "validation", "test")]
     return pd.DataFrame.from_dict(rows, orient="index", columns=[*parts, "seconds per epoch"])
 

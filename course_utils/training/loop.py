@@ -125,15 +125,15 @@ def fit(
         raise ValueError(f"train is {type(train).__name__} without batches, expected a loader or list of known length")
     # The generator that draws order and augmentation is part of the state of a training.
     generator = getattr(train, "generator", None) or getattr(getattr(train, "sampler", None), "generator", None)
+    saved = None if checkpoint is None else Checkpoint.of(checkpoint, model, recipe, train, val, generator)
     state = prepare(model, recipe, len(train))
     history = History(recipe, environment=describe_environment(state.placement))
-    if checkpoint is not None:
-        saved = Checkpoint.of(checkpoint, model, recipe, train, val, generator)
-        history = saved.load(model, state, generator) or history
-        if verbose and len(history):
-            print(f"resuming after epoch {len(history)} of {recipe.epochs}, from {checkpoint}")
     progress = Progress(verbose)
     try:
+        if saved:
+            history = saved.load(model, state, generator) or history
+            if verbose and len(history):
+                print(f"resuming after epoch {len(history)} of {recipe.epochs}, from {checkpoint}")
         for epoch in range(len(history) + 1, recipe.epochs + 1):
             start = time.perf_counter()
             lr = float(state.scheduler.get_last_lr()[-1])  # of the parameters that are no kernels
@@ -150,12 +150,12 @@ def fit(
             metrics = Metrics(epoch, train_loss, train_accuracy, val_loss, val_accuracy, lr, seconds)
             history.metrics.append(metrics)
             progress.show(history)
-            if checkpoint is not None:
+            if saved:
                 saved.save(model, state, generator, history)
     except KeyboardInterrupt:
         print(f"interrupted in epoch {len(history) + 1}; the history holds the {len(history)} finished ones")
     finally:
         model.to(memory_format=torch.contiguous_format)  # which safetensors wants, and computes the same
-        if checkpoint is not None:
+        if saved:
             saved.leave(model)
     return history

@@ -37,6 +37,8 @@ class Muon(torch.optim.SGD):
     def __init__(self, model: nn.Module, *, muon_lr: float, muon_weight_decay: float, momentum: float, **options: Any):
         convolutions = [module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd)]
         groups = {module.weight: module.groups for module in convolutions if not module.transposed}
+        # A kernel that is computed from others (weight_norm) is none of them; these move as SGD moves them.
+        groups = {kernel: count for kernel, count in groups.items() if isinstance(kernel, nn.Parameter)}
         others = [parameter for parameter in model.parameters() if parameter not in groups]
         self._kernels = {count: [kernel for kernel in groups if groups[kernel] == count] for count in groups.values()}
         # Without a momentum of its own, SGD's weight decay is the decoupled one.

@@ -167,6 +167,12 @@ def test_input_gradient_stays_in_the_field(generator, name, layer):
     assert not gradient.any()
 
 
+def test_input_gradient_before_an_operation_in_place(generator):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 2, 1))
+    expected = input_gradient(nn.Sequential(model[0]), "0", torch.Generator().manual_seed(0), (3, 8, 8))
+    torch.testing.assert_close(input_gradient(model, "0", generator, (3, 8, 8)), expected)
+
+
 def test_input_gradient_repeats_by_generator():
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
     first, again, other = (input_gradient(small_net(), "2", g, (3, 8, 8)) for g in generators)

@@ -25,7 +25,7 @@ from course_utils.runs.lesson import MIME, Lesson
 from course_utils.runs.reference import SESSIONS, load_lesson, load_reference
 from course_utils.runs.run import Run, write_record
 from course_utils.runs.session_limits import check_images
-from course_utils.training import Recipe, evaluate, fit
+from course_utils.training import History, Recipe, evaluate, fit
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 KNOBS = dict(dataset="shapes", run="train", epochs=5, batch_size=16, seed=3, train_size=400)
@@ -238,6 +238,23 @@ def test_a_study_that_diverges_is_a_result(capsys):
     run = lesson.studies["far"]
     assert "the loss was not finite" in run.diverged and run.val_accuracy is None
     assert Run.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+
+
+def test_a_study_that_is_interrupted_is_none():
+    def stop(images, generator):
+        raise KeyboardInterrupt
+
+    lesson = started()
+    with pytest.raises(KeyboardInterrupt, match="small: interrupted"):  # and not on to the next study of the cell
+        lesson.study("small", partial(make_network, "S8Net31k"), RECIPE, stop)
+    assert lesson.studies == {}
+
+
+def test_a_training_that_is_interrupted_at_once_has_a_row(monkeypatch):
+    monkeypatch.setattr("course_utils.runs.lesson.fit", lambda model, train, val, recipe, **options: History(recipe))
+    lesson = started()
+    lesson.train("a", "S8Net31k", RECIPE, plain)
+    assert lesson.table().loc["a"].isna().all()
 
 
 def test_another_augmentation_trains_anew(tmp_path, short, capsys):

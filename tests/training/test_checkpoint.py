@@ -231,6 +231,13 @@ def test_other_recipe(stored, name):
     assert str(stored) in str(error.value) and expected in str(error.value)
 
 
+def test_layout_of_a_network_whose_checkpoint_is_refused(stored):
+    model, loader = small_net(), BatchLoader(small_set(), **LOADER, generator=seed_everything(0))
+    with pytest.raises(ValueError, match="is of another run"):
+        fit(model, loader, None, recipe_of(), checkpoint=stored, verbose=False)
+    assert all(parameter.is_contiguous() for parameter in model.parameters())
+
+
 def changed(labels: bool = False, index=(3, 1, 4, 5), **other) -> ImageSet:
     """The small set with one bit of one image, or one label, turned over."""
     images = replace(small_set(), **other)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from course_utils.data.loader import BatchLoader
 from course_utils.networks import make_network
@@ -69,6 +70,16 @@ def test_kernels_of_other_shapes_do_not_change_a_step(generator):
     for layer, weight, gradient in list(zip(model, before, gradients, strict=True))[1:]:
         expected = step_by_hand(weight, layer.groups, [gradient], 0.1, 0.5, 0.8)
         torch.testing.assert_close(layer.weight.detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_kernel_that_is_computed_from_others_moves_as_they_do():
+    model = nn.Sequential(weight_norm(nn.Conv2d(3, 4, 3)), nn.Conv2d(4, 2, 1))
+    optimizer = Muon(model, muon_lr=0.1, muon_weight_decay=0.0, momentum=0.0, lr=0.5)
+    before = [parameter.detach().clone() for parameter in model[0].parameters()]
+    model(torch.ones(2, 3, 8, 8)).square().sum().backward()
+    optimizer.step()
+    for parameter, value in zip(model[0].parameters(), before, strict=True):
+        torch.testing.assert_close(parameter.detach(), value - 0.5 * parameter.grad)
 
 
 def test_other_parameters_take_the_steps_of_sgd(generator):

@@ -38,16 +38,6 @@ class Operation:
     new_values: int = 0
 
     @property
-    def cells_in(self) -> int:
-        """Positions per channel of its input."""
-        return self.grid_in.cells
-
-    @property
-    def cells_out(self) -> int:
-        """Positions per channel of its output."""
-        return self.grid.cells
-
-    @property
     def depthwise(self) -> bool:
         return self.window.groups == "depthwise"
 
@@ -58,12 +48,12 @@ class Operation:
     @property
     def pools(self) -> bool:
         """Makes a smaller grid, by a maximum or a mean."""
-        return self.kind.endswith("pooling") and 1 < self.cells_out < self.cells_in
+        return self.kind.endswith("pooling") and 1 < self.grid.cells < self.grid_in.cells
 
     @property
     def collapses(self) -> bool:
         """From a grid to one number per channel, or to no grid at all."""
-        return self.cells_in > 1 and self.cells_out == 1
+        return self.grid_in.cells > 1 and self.grid.cells == 1
 
 
 class _Recorder(TorchDispatchMode):
