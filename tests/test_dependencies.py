@@ -14,9 +14,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRA = PROJECT["optional-dependencies"]
-# IPython comes with every Jupyter; the cluster is asked for where it is used.
-AT_HAND = {"ipython", "course-utils"}
-ALLOWED = {"course_utils/runs/__main__.py": EXTRA["cluster"]}
+AT_HAND = {"ipython", "course-utils"}  # IPython comes with every Jupyter
 
 
 def names(requirements) -> set[str]:
@@ -49,7 +47,7 @@ def test_what_is_imported_is_listed(name, distributions):
     if name.endswith(".ipynb"):
         cells = nbformat.reads(text, as_version=4).cells
         text = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
-    listed = AT_HAND | names(PROJECT["dependencies"]) | names(ALLOWED.get(name, []))
+    listed = AT_HAND | names(PROJECT["dependencies"])
     for package in sorted(imported(text)):
         of = {distribution.lower() for distribution in distributions.get(package, [package])}
         assert of & listed, f"{name} imports {package}, which pyproject.toml does not list: {', '.join(sorted(listed))}"

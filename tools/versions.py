@@ -19,7 +19,7 @@ def requirements() -> list[str]:
     """What pyproject.toml asks for, to run and to test."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    named = [*project["dependencies"], *extras["notebooks"], *extras["cluster"], *extras["dev"]]
+    named = [*project["dependencies"], *extras["notebooks"], *extras["dev"]]
     return [requirement for requirement in named if not requirement.startswith(project["name"])]
 
 

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -12,28 +12,18 @@ from course_utils.files import REFERENCE
 from course_utils.runs.study import read_jobs, run_study
 
 
-def _executor(options: argparse.Namespace) -> Executor:
-    if options.cluster:
-        from distributed import Client  # only with the extra "cluster"
-
-        return Client(options.cluster).get_executor()
-    # New interpreters rather than copies of this one: a copy of a process with threads may hang.
-    return ProcessPoolExecutor(options.workers, mp_context=get_context("spawn"))
-
-
 def main() -> int:
     """Returns 1 if a job failed, else 0."""
     parser = argparse.ArgumentParser(description="Run the jobs of FOLDER/jobs.yaml that have no result in FOLDER yet.")
     parser.add_argument("folder", nargs="?", type=Path, default=REFERENCE)
     parser.add_argument("--dataset", default="cifar10", help="cifar10, shapes or a folder of images")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes on this machine")
-    cluster = "address of a Dask scheduler; its workers see the same files and have one thread each"
-    parser.add_argument("--cluster", help=cluster)
     options = parser.parse_args()
     check_versions()
     folder, jobs = options.folder.resolve(), read_jobs(options.folder / "jobs.yaml")
     dataset = str(Path(options.dataset).resolve()) if Path(options.dataset).is_dir() else options.dataset
-    with _executor(options) as executor:
+    # New interpreters rather than copies of this one: a copy of a process with threads may hang.
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as executor:
         return 1 if run_study(jobs, dataset, folder, executor) else 0
 
 

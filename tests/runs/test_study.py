@@ -2,11 +2,6 @@
 
 import copy
 import hashlib
-import os
-import signal
-import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from functools import partial
@@ -16,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load as from_safetensors
 
-from course_utils.data import BatchLoader, ImageSet, augment, load_images, split
+from course_utils.data import BatchLoader, ImageSet, augment, split
 from course_utils.data.augment import random_crop, random_cutout, random_hflip
 from course_utils.data.loader import channel_statistics
 from course_utils.device import seed_everything
@@ -314,65 +309,3 @@ def test_failing_job_does_not_stop_the_others(image_sets, tmp_path, capsys):
         assert sorted(line.partition(" ")[2].partition(", ")[0] for line in lines) == sorted(
             [*(f"{job.name}: done" for job in good), f"{bad.name}: FAILED"]
         )
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a server that forks and SIGSTOP, which Windows has not")
-def test_worker_killed_in_a_cluster(noise_folder, tmp_path, monkeypatch, forked):
-    """Two worker processes, one killed while it trains: every job ends once, the disturbed one as if undisturbed."""
-    distributed, dask = pytest.importorskip("distributed"), pytest.importorskip("dask")
-    environment = dict(COURSE_DATA=str(tmp_path), OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    folder, images = tmp_path / "study", noise_folder
-    load_images(images)  # into the cache, before two processes want it
-    jobs = [small(seed=seed, batch_size=24, recipe=Recipe(epochs=20, precision="fp32")) for seed in range(6)]
-    failed = []
-
-    def running() -> tuple[int, str | None]:  # on the worker; nested, hence sent as code
-        for frame in sys._current_frames().values():
-            while frame is not None:
-                if frame.f_code.co_name == "run_job":
-                    return os.getpid(), frame.f_locals["job"].name
-                frame = frame.f_back
-        return os.getpid(), None
-
-    def finished_epochs(name: str | None) -> list[dict]:
-        file = folder / "unfinished" / f"{name}.checkpoint"
-        if not file.exists():
-            return []
-        with file.open("rb") as stream:
-            stream.readline()
-            return torch.load(stream, weights_only=True)["history"]["metrics"]
-
-    options = dict(threads_per_worker=1, dashboard_address=None, local_directory=str(tmp_path / "dask"))
-    options |= dict(env=environment)  # the server has that of its start
-    with (
-        dask.config.set({"distributed.worker.multiprocessing-method": forked.get_start_method()}),
-        distributed.LocalCluster(n_workers=2, processes=True, host="127.0.0.1", **options) as cluster,
-        distributed.Client(cluster, timeout="30s") as client,
-    ):
-        executor = client.get_executor()
-        run = threading.Thread(
-            target=lambda: failed.append(run_study(jobs, str(images), folder, executor)), daemon=True
-        )
-        run.start()
-        deadline, epochs = time.monotonic() + 60, []
-        while not 0 < len(epochs) < 20:
-            assert run.is_alive() and time.monotonic() < deadline, "no job was seen at work"
-            for pid, name in client.run(running).values():
-                os.kill(pid, signal.SIGSTOP)  # held still, it can be looked at
-                epochs = finished_epochs(name)
-                if 0 < len(epochs) < 20:
-                    break
-                os.kill(pid, signal.SIGCONT)
-        os.kill(pid, signal.SIGKILL)
-        assert not (folder / f"{name}.json").exists()
-        run.join(timeout=90)
-        assert not run.is_alive(), "the study hangs"
-    assert failed == [{}]
-    runs = {run.job.name: run for run in load_runs(folder)}
-    assert sorted(runs) == sorted(job.name for job in jobs)
-    found = runs[name]
-    assert found.history == by_hand(found.job, *load_images(images))[0]
-    metrics = found.to_dict()["history"]["metrics"]
-    assert metrics[: len(epochs)] == epochs  # seconds as well: these were not run again
