@@ -147,8 +147,7 @@ class BatchLoader:
         self._rows = image_set.images.permute(0, 2, 3, 1).contiguous()  # no copy for channels_last images
 
         std = image_set.std.clamp_min(1e-3)  # a channel that never changes is left at zero
-        width = image_set.images.shape[3]  # over whole lines of pixels, for three numbers at a time are slow
-        self._scale, self._shift = (1 / (255 * std)).repeat(width), (-image_set.mean / std).repeat(width)
+        self._scale, self._shift = 1 / (255 * std), -image_set.mean / std
 
     @cached_property
     def fingerprint(self) -> str:
@@ -187,5 +186,7 @@ class BatchLoader:
                 refuse_other_images(changed, f"what augment = {name} returns", len(rows), device)
                 # Affine maps give NCHW; the copy back is of bytes, and none where the layout has stayed.
                 rows = changed.permute(0, 2, 3, 1).contiguous()
-            images = torch.mul(rows.flatten(2), self._scale).add_(self._shift).view(rows.shape).permute(0, 3, 1, 2)
+            # By whole lines of pixels: three numbers at a time are slow.
+            scale, shift = (channel.repeat(rows.shape[2]) for channel in (self._scale, self._shift))
+            images = torch.mul(rows.flatten(2), scale).add_(shift).view(rows.shape).permute(0, 3, 1, 2)
             yield images, labels[part] if order is None else labels[order[part]]

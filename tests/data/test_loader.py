@@ -472,6 +472,12 @@ def test_augment_sees_bytes_and_the_generator(shuffle, ten, generator):
     assert seen == [(torch.uint8, (n, 3, 32, 32), generator) for n in (4, 4, 2)]
 
 
+def test_augmentation_may_change_the_size(ten, generator):
+    (images, labels), *_ = BatchLoader(ten, 4, augment=lambda images, _: images[:, :, 4:, 8:], generator=generator)
+    expected = TF.normalize(ten.images[labels][:, :, 4:, 8:].float() / 255, ten.mean.tolist(), ten.std.tolist())
+    assert_close(images, expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["crop", "hflip", "vflip", "cutout", "grayscale", "affine"])
 def test_augmented_batches_are_channels_last(name, ten, generator):
     loader = BatchLoader(ten, 4, augment=getattr(augment, f"random_{name}"), generator=generator)
