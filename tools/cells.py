@@ -159,10 +159,10 @@ class Cells:
                 pending += each.needs + (each.state if state else [])
         return list(found)
 
-    def reached(self, cell: str) -> dict[Place, str]:
-        """The definitions of the package that a cell reaches, each with its digest."""
+    def reached(self, cell: str, without: str | None = None) -> dict[Place, str]:
+        """The definitions of the package that a cell reaches, each with its digest; not by way of `without`."""
         meanings = [each.meaning for each in self.closure(cell)]
-        places = set().union(*(meaning.places for meaning in meanings))
+        places = {place for meaning in meanings for place in meaning.places if place[1] != without}
         attributes = set().union(*(meaning.attributes for meaning in meanings))
         return self.graph.reach(places, attributes, self.wording[cell])
 

@@ -57,9 +57,10 @@ def parts(cells: Cells, cell: str, session: str, root: Path = ROOT) -> dict[str,
     for other in dict.fromkeys(each.cell for each in statements):
         used = [each.meaning.digest for each in cells.statements[other] if each in statements]
         found["its source" if other == cell else f"cell '{other}'"] = digest(used)
+    others = cells.reached(cell, without="study_table")  # which reads its own folder by load_runs
     for (module, name), value in sorted(cells.reached(cell).items()):
         found[f"{module}.{name}" if name in found else name] = value
-        if name in DATA:
+        if name in DATA and (name == "study_table" or (module, name) in others):
             found |= data_parts(session, DATA[name], root)
     return found
 

@@ -560,7 +560,7 @@ def test_load_images_may_move(monkeypatch, real_before):
     [
         ("bands.yaml", {"bands"}),
         ("published.yaml", {"table"}),
-        ("S8Net46k-batch-20ep-seed0-4c094af2.json", {"table", "study"}),
+        ("S8Net46k-batch-20ep-seed0-4c094af2.json", {"table"}),
         ("S9Net180k-batch-50ep-seed0-32f7e4d2.json", set()),
         ("questions/S8Net46k.json", {"study"}),
         ("questions/S9Net180k-batch-20ep-seed0-a2257bf1.json", set()),
