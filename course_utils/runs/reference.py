@@ -19,7 +19,7 @@ SESSIONS = REFERENCE / "sessions"
 
 
 def load_weights(model: nn.Module, file: Path, sha256: str) -> nn.Module:
-    """Put the weights of a safetensors file into `model` and return it.
+    """Put the weights of a safetensors file, half precision for float32, into `model` and return it.
 
     Raises `ValueError` if the file's checksum is another than `sha256`, or its tensors are not exactly the model's.
     """
@@ -30,7 +30,8 @@ def load_weights(model: nn.Module, file: Path, sha256: str) -> nn.Module:
     problems = [f"{name} is missing" for name in expected.keys() - given.keys()]
     problems += [f"{name} is not of this network" for name in given.keys() - expected.keys()]
     for name in given.keys() & expected.keys():
-        kinds = [f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (given[name], expected[name])]
+        shipped = expected[name].half() if expected[name].is_floating_point() else expected[name]
+        kinds = [f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (given[name], shipped)]
         if kinds[0] != kinds[1]:
             problems.append(f"{name} is {kinds[0]}, expected {kinds[1]}")
     if problems:

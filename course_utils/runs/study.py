@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
@@ -142,7 +143,8 @@ def _train(job: Job, train: ImageSet, judged_on: ImageSet, checkpoint: Path) -> 
         history = fit(model, batches, judges if job.follow else None, job.recipe, verbose=False, checkpoint=checkpoint)
         if len(history) < job.recipe.epochs:
             raise RuntimeError(f"{job.name} was interrupted in epoch {len(history) + 1}")
-        # What ships is evaluated in float32, which gives the same figure on any hardware.
+        if not job.held_out:  # what ships is evaluated, and in float32, which hardly depends on the hardware
+            model.load_state_dict(from_safetensors(_weights(model)))
         loss, accuracy = evaluate(model, judges, precision=job.recipe.precision if job.held_out else "fp32")
     except FloatingPointError as error:
         if not job.held_out:
@@ -155,7 +157,9 @@ def _train(job: Job, train: ImageSet, judged_on: ImageSet, checkpoint: Path) -> 
 
 
 def _weights(model: nn.Module) -> bytes:
-    return to_safetensors({name: value.cpu().contiguous() for name, value in model.state_dict().items()})
+    """The weights as they ship: in half precision, which takes half the space and hardly moves the accuracy."""
+    state = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    return to_safetensors({name: value.half() if value.is_floating_point() else value for name, value in state.items()})
 
 
 def run_study(jobs: Iterable[Job], dataset: str, folder: Path, executor: Executor) -> dict[str, BaseException]:
