@@ -87,6 +87,13 @@ def pick_precision(name: str = "auto", device: torch.device | str = "cpu") -> Pr
     return Precision(name, dtype, reason)
 
 
+def check_network(model: object) -> None:
+    """Raise `TypeError` for what is no network: its class, most often."""
+    if not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else repr(model)
+        raise TypeError(f"model is {what}, expected a network, like S8Net46k()")
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where the parameters of `model` are; the CPU if it has none."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -118,12 +125,9 @@ class Placement:
     def of(cls, model: nn.Module, precision: str = "auto") -> "Placement":
         """The device of `model`, the faster layout for it there, and the precision of that name.
 
-        A network whose weights are not float32 computes in their format. Raises `ValueError` for what is no network.
+        A network whose weights are not float32 computes in their format. Raises `TypeError` for what is no network.
         """
-        if not isinstance(model, nn.Module):
-            raise ValueError(
-                f"the network is {model!r}, expected an instance of a class of networks, such as S8Net31k()"
-            )
+        check_network(model)
         device = device_of(model)
         picked = pick_precision(precision, device)
         weights = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)

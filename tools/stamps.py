@@ -15,6 +15,9 @@ from cells import Cells
 from code_graph import digest
 from sources import ROOT
 
+from course_utils.runs.bands import compare_with_band
+from course_utils.runs.reference import load_lesson
+
 STAMP = "made_from"  # in the cell's metadata
 
 # The definitions that read committed data, and the files. Of these counts what concerns networks of the session.
@@ -37,12 +40,18 @@ def networks_in(entry) -> set[str]:
 
 
 def data_parts(session: str, pattern: str, root: Path) -> dict[str, str]:
-    """The digest of what the data files have on the networks of a session, S8Net46k for S8_normalization, by file."""
+    """The digest of what the data files have on the networks of a session, S8Net46k for S8_normalization, by file.
+
+    Of bands counts what they say of the recorded runs: these are what the outputs show.
+    """
     ours, found = re.compile(rf"{session.split('_')[0]}(?!\d)"), {}
     for file in sorted(root.glob(pattern)):
         name = file.relative_to(root).as_posix()
         if file.suffix == ".json" and ours.match(file.name):
             found[name] = digest([name, json.dumps(json.loads(file.read_text(encoding="utf-8")), sort_keys=True)])
+        elif file.name == "bands.yaml" and (file.parent / "sessions" / f"{session}.json").exists():
+            runs = load_lesson(session, file.parent / "sessions")["runs"].values()
+            found[name] = digest([name, *(str(compare_with_band(run, file.parent)) for run in runs)])
         elif file.suffix == ".yaml":
             entries = yaml.safe_load(file.read_text(encoding="utf-8"))
             entries = [entry for entry in entries if any(map(ours.match, networks_in(entry)))]

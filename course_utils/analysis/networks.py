@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from course_utils.analysis.operations import WINDOWED, check_network, trace
+from course_utils.analysis.operations import WINDOWED, trace
 from course_utils.analysis.operations.grid import Grid
-from course_utils.device import device_of, evaluation_mode
+from course_utils.device import check_network, device_of, evaluation_mode
 
 
 def _one(values: Sequence) -> Any:

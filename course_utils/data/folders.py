@@ -5,29 +5,22 @@ import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
+
+from course_utils.files import write_whole
 
 # What Pillow raises for damaged files, and for those that would fill the memory.
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
-
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-
-
 MODES = ("RGB", "L", "1")  # Pillow's names for colour, gray, and black and white
-
-
 SPLITS = ("train", "test")
-
-
 Split = tuple[Tensor, Tensor]
 
 
@@ -143,12 +136,7 @@ def _read_cache(file: Path) -> Tensor | None:
 
 
 def _write_cache(file: Path, images: Tensor) -> None:
-    partial = file.with_suffix(f".{os.getpid()}.partial")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"images": images}, partial)
-        os.replace(partial, file)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            partial.unlink()
+        write_whole(file, save({"images": images}))
+    except OSError as error:
         warnings.warn(f"{file.parent} cannot keep the decoded images ({error}): next time takes as long", stacklevel=2)

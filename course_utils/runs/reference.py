@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 from safetensors.torch import load as from_safetensors
-from torch import nn
+from torch import Tensor, nn
 
 from course_utils.checks import one_of
 from course_utils.files import REFERENCE
@@ -19,7 +19,7 @@ SESSIONS = REFERENCE / "sessions"
 
 
 def load_weights(model: nn.Module, file: Path, sha256: str) -> nn.Module:
-    """Put the weights of a safetensors file, half precision for float32, into `model` and return it.
+    """Put the weights of a safetensors file, in any floating-point format, into `model` and return it.
 
     Raises `ValueError` if the file's checksum is another than `sha256`, or its tensors are not exactly the model's.
     """
@@ -30,14 +30,17 @@ def load_weights(model: nn.Module, file: Path, sha256: str) -> nn.Module:
     problems = [f"{name} is missing" for name in expected.keys() - given.keys()]
     problems += [f"{name} is not of this network" for name in given.keys() - expected.keys()]
     for name in given.keys() & expected.keys():
-        shipped = expected[name].half() if expected[name].is_floating_point() else expected[name]
-        kinds = [f"{tensor.dtype} {tuple(tensor.shape)}" for tensor in (given[name], shipped)]
-        if kinds[0] != kinds[1]:
-            problems.append(f"{name} is {kinds[0]}, expected {kinds[1]}")
+        if (found := _kind(given[name])) != (wanted := _kind(expected[name])):
+            problems.append(f"{name} is {found}, expected {wanted}")
     if problems:
         raise ValueError(f"{file} does not fit this {type(model).__name__}: {'; '.join(sorted(problems))}")
     model.load_state_dict(given)
     return model
+
+
+def _kind(tensor: Tensor) -> str:
+    """The shape and the kind of numbers: weights ship in half precision, and a network computes in another one."""
+    return f"{'float' if tensor.is_floating_point() else tensor.dtype} {tuple(tensor.shape)}"
 
 
 def load_reference(

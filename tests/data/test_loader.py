@@ -254,15 +254,14 @@ def test_a_changed_file_is_noticed(change, pets):
 
 @pytest.mark.parametrize("obstacle", ["full disk", "file for a folder", "folder for a file"])
 def test_a_useless_cache_only_warns(obstacle, pets, root, monkeypatch):
-    def save_half(tensors, file):
-        file.write_bytes(b"half")
+    def no_space(file):
         raise OSError("No space left on device")
 
     images = load_images(pets)[0].images
     (cache,) = (root / "cache").iterdir()
     cache.unlink()
     if obstacle == "full disk":
-        monkeypatch.setattr(folders, "save_file", save_half)
+        monkeypatch.setattr(os, "fsync", no_space)
     elif obstacle == "file for a folder":
         cache.parent.rmdir()
         cache.parent.touch()
@@ -270,7 +269,7 @@ def test_a_useless_cache_only_warns(obstacle, pets, root, monkeypatch):
         cache.mkdir()
     with pytest.warns(UserWarning, match="cache cannot keep the decoded images"):
         assert torch.equal(load_images(pets)[0].images, images)
-    assert not list(root.glob("cache/*.partial"))
+    assert not list(root.glob("cache/*.part"))
 
 
 def remove(path: Path) -> None:

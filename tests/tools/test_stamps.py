@@ -556,19 +556,22 @@ def test_load_images_may_move(monkeypatch, real_before):
 
 
 @pytest.mark.parametrize(
-    ("file", "expected"),
+    ("file", "old", "expected"),
     [
-        ("bands.yaml", {"bands"}),
-        ("published.yaml", {"table"}),
-        ("S8Net46k-batch-20ep-seed0-4c094af2.json", {"table"}),
-        ("S9Net180k-batch-50ep-seed0-32f7e4d2.json", set()),
-        ("questions/S8Net46k.json", {"study"}),
-        ("questions/S9Net180k-batch-20ep-seed0-a2257bf1.json", set()),
+        ("bands.yaml", "0.8", {"bands"}),
+        ("bands.yaml", "three runs with batch norm", {"bands"}),  # the reason, which is printed too
+        ("bands.yaml", "fifteen reference runs", set()),  # of which the committed outputs show none
+        ("published.yaml", "0.8", {"table"}),
+        ("S8Net46k-batch-20ep-seed0-4c094af2.json", "0.8", {"table"}),
+        ("S9Net180k-batch-50ep-seed0-32f7e4d2.json", "0.8", set()),
+        ("questions/S8Net46k.json", "0.8", {"study"}),
+        ("questions/S9Net180k-batch-20ep-seed0-a2257bf1.json", "0.8", set()),
     ],
 )
-def test_what_a_change_of_committed_data_makes_stale(file, expected, monkeypatch, tmp_path):
+def test_what_a_change_of_committed_data_makes_stale(file, old, expected, monkeypatch, tmp_path):
     folder = tmp_path / "data" / "reference"
     (folder / "questions").mkdir(parents=True)
+    shutil.copytree(sources.ROOT / "data" / "reference" / "sessions", folder / "sessions")
     for path in (sources.ROOT / "data" / "reference").glob("*.[jy]*"):
         shutil.copy(path, folder)
     for path in (sources.ROOT / "data" / "reference" / "questions").glob("*.json"):
@@ -582,5 +585,6 @@ def test_what_a_change_of_committed_data_makes_stale(file, expected, monkeypatch
         return {name: parts(cells, name, "S8_normalization", tmp_path) for name in REAL}
 
     before, text = all_parts(), (folder / file).read_text(encoding="utf-8")
-    (folder / file).write_text(text.replace("0.8", "0.7"), encoding="utf-8")
+    assert old in text
+    (folder / file).write_text(text.replace(old, "0.7"), encoding="utf-8")
     assert {name for name, value in all_parts().items() if before[name] != value} == expected

@@ -11,7 +11,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from course_utils.analysis.operations.grid import Grid, of_images, unknown
 from course_utils.analysis.operations.rules import PRODUCTS, REDUCTIONS, Window, follow, window_of
-from course_utils.device import device_of, evaluation_mode
+from course_utils.device import check_network, device_of, evaluation_mode
 
 WINDOWED = ("convolution", "transposed convolution", "max pooling", "average pooling", "interpolation", "rearrangement")
 POINT = Window("other", (), (1,), (1,), (0,), (1,))
@@ -143,13 +143,6 @@ class _Recorder(TorchDispatchMode):
 
 def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
-
-
-def check_network(model: object) -> None:
-    """Raise `TypeError` for what is no network: its class, most often."""
-    if not isinstance(model, nn.Module):
-        what = f"the class {model.__name__}" if isinstance(model, type) else repr(model)
-        raise TypeError(f"model is {what}, expected a network, like S8Net46k()")
 
 
 @torch.no_grad()
