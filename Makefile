@@ -98,8 +98,8 @@ clean:  ## delete build/, not .venv and not data/
 slow-gallery: $(STAMP)  ## make every mistake of tests/slow/gallery.yaml in a copy of the course; each must be noticed
 	$(BIN)/python -m pytest tests/slow/gallery_check.py
 
-slow-faults: $(STAMP)  ## run the tests that inject faults, and write their table into tests/README.md
-	$(BIN)/python -m pytest -m fault --fault-table tests/README.md
+slow-faults: $(STAMP)  ## run the tests that inject faults, and write their table into tests/FAULTS.md
+	$(BIN)/python -m pytest -m fault --fault-table tests/FAULTS.md
 
 slow-mutants: $(STAMP)  ## change small things of course_utils by program; its tests must notice them
 	$(PIP) -e ".[mutants]"

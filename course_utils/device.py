@@ -10,7 +10,7 @@ from types import CodeType
 import torch
 from torch import Tensor, nn
 
-from course_utils.checks import number, one_of
+from course_utils.arguments import number, one_of
 from course_utils.digest import parts_of
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from course_utils import device
-from course_utils.checks import one_of
+from course_utils.arguments import one_of
 from course_utils.device import memory_format_of, pick_device, pick_precision, seed_everything
 from course_utils.networks.layers import make_norm
 

@@ -13,8 +13,8 @@ Three ways to train the same network on the same images with crop and flip, taki
 Figures are medians over rounds of ratios within a round: absolute speeds here drift by several times, ratios hardly.
 
 The time to the published accuracy is epochs times seconds an epoch. The usual way is here the fastest `DataLoader` with
-torchvision's transforms, for the epochs of `USUAL_EPOCHS`; ours is the shortest recipe of data/reference/short of which
-all recorded seeds reach the figure, with its epochs of small images counted as what they take.
+torchvision's transforms, for the epochs of `USUAL_EPOCHS`; ours is the shortest recipe of data/reference/shortest of
+which all recorded seeds reach the figure, with its epochs of small images counted as what they take.
 Writes `build/bench.json` and `build/bench.png`.
 """
 

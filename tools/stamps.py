@@ -23,7 +23,7 @@ STAMP = "made_from"  # in the cell's metadata
 # The definitions that read committed data, and the files. Of these counts what concerns networks of the session.
 DATA = {
     "load_runs": "data/reference/*.json",
-    "study_table": "data/reference/questions/*.json",
+    "study_table": "data/reference/studies/*.json",
     "read_bands": "data/reference/bands.yaml",
     "read_published": "data/reference/published.yaml",
 }

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torchvision.transforms.functional import rgb_to_grayscale
 
-from course_utils.checks import one_of
+from course_utils.arguments import one_of
 
 
 def refuse_other_images(images, what: str, count: int | None = None, device: torch.device | None = None) -> None:

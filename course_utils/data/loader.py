@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from course_utils.checks import number
+from course_utils.arguments import number
 from course_utils.data.augment import refuse_other_images
 from course_utils.data.cifar10 import BATCHES, fetch_cifar10, holds_batches, read_batches
 from course_utils.data.folders import SPLITS, Split, class_names, read_image_folder

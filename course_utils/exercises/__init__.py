@@ -1,6 +1,6 @@
 """The exercises of all sessions: `check_answer` says what is wrong with an answer, and gives a hint."""
 
-from course_utils.checks import one_of
+from course_utils.arguments import one_of
 from course_utils.exercises.s8 import S8_CHECKS
 from course_utils.exercises.s9 import S9_CHECKS
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from course_utils.checks import one_of
+from course_utils.arguments import one_of
 from course_utils.networks.s8 import S8Net31k, S8Net38k, S8Net46k
 from course_utils.networks.s9 import S9Net85k, S9Net180k
 from course_utils.networks.variants import (

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from course_utils.checks import one_of
+from course_utils.arguments import one_of
 
 NORMS = ("batch", "layer", "group", "none")
 

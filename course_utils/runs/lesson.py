@@ -7,7 +7,7 @@ import pandas as pd
 from torch import nn
 
 from course_utils.analysis.predictions import Predictions, predict
-from course_utils.checks import number, one_of
+from course_utils.arguments import number, one_of
 from course_utils.data import Augment, BatchLoader, ImageSet, load_images, split
 from course_utils.device import pick_device, seed_everything
 from course_utils.digest import digest

@@ -8,7 +8,7 @@ import pandas as pd
 from safetensors.torch import load as from_safetensors
 from torch import Tensor, nn
 
-from course_utils.checks import one_of
+from course_utils.arguments import one_of
 from course_utils.files import REFERENCE
 from course_utils.networks import make_network
 from course_utils.runs.bands import read_published
@@ -30,7 +30,7 @@ def load_weights(model: nn.Module, file: Path, sha256: str) -> nn.Module:
     problems = [f"{name} is missing" for name in expected.keys() - given.keys()]
     problems += [f"{name} is not of this network" for name in given.keys() - expected.keys()]
     for name in given.keys() & expected.keys():
-        if (found := _kind(given[name])) != (wanted := _kind(expected[name])):
+        if (found := _kind_and_shape(given[name])) != (wanted := _kind_and_shape(expected[name])):
             problems.append(f"{name} is {found}, expected {wanted}")
     if problems:
         raise ValueError(f"{file} does not fit this {type(model).__name__}: {'; '.join(sorted(problems))}")
@@ -38,7 +38,7 @@ def load_weights(model: nn.Module, file: Path, sha256: str) -> nn.Module:
     return model
 
 
-def _kind(tensor: Tensor) -> str:
+def _kind_and_shape(tensor: Tensor) -> str:
     """The shape and the kind of numbers: weights ship in half precision, and a network computes in another one."""
     return f"{'float' if tensor.is_floating_point() else tensor.dtype} {tuple(tensor.shape)}"
 
@@ -103,11 +103,11 @@ def shortest_recipe(network: str, folder: Path = REFERENCE) -> Recipe:
     """The recipe with the fewest pixels by which all recorded seeds, three or more, reach the published accuracy.
 
     It is for batch norm, all 50,000 training images of CIFAR-10, batches of 128 images, and the augmentation in
-    `short/jobs.yaml`. Raises `ValueError`, with the networks that have one, for another network.
+    `shortest/jobs.yaml`. Raises `ValueError`, with the networks that have one, for another network.
     """
     goals = {entry["network"]: entry["published"] for entry in read_published(folder) if entry["norm"] == "batch"}
     reached: dict[tuple[str, Recipe], list[bool]] = {}
-    for run in load_runs(folder / "short"):
+    for run in load_runs(folder / "shortest"):
         name = run.job.network
         reached.setdefault((name, run.job.recipe), []).append((run.test_accuracy or 0) >= goals[name])
     enough = [key for key, seeds in reached.items() if len(seeds) >= 3 and all(seeds)]
@@ -116,7 +116,7 @@ def shortest_recipe(network: str, folder: Path = REFERENCE) -> Recipe:
     return min(recipes, key=lambda recipe: recipe.epochs - recipe.small_epochs * (1 - recipe.small_size**2 / 32**2))
 
 
-def study_table(folder: Path = REFERENCE / "questions") -> pd.DataFrame:
+def study_table(folder: Path = REFERENCE / "studies") -> pd.DataFrame:
     """Accuracies on held-out training images in per cent, for printing: one row per network and what it was trained by.
 
     `augmentation`: the names of the functions, in order; `train`: the mean accuracy on the training images, augmented

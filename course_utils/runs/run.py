@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from course_utils.checks import as_json, number, one_of, truth
+from course_utils.arguments import as_json, number, one_of, truth
 from course_utils.files import write_whole
 from course_utils.networks.layers import NORMS
 from course_utils.training import History, Recipe

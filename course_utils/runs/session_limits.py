@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from course_utils.checks import number, one_of
+from course_utils.arguments import number, one_of
 from course_utils.networks import NETWORKS, make_network
 
 

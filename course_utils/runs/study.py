@@ -16,7 +16,7 @@ from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from course_utils.checks import one_of
+from course_utils.arguments import one_of
 from course_utils.data import Augment, BatchLoader, ImageSet, load_images, split
 from course_utils.data import augment as transforms
 from course_utils.device import pick_device, seed_everything

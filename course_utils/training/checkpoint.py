@@ -17,7 +17,7 @@ import torch
 from torch import Generator, nn
 from torch.utils.data import DataLoader
 
-from course_utils.checks import as_json
+from course_utils.arguments import as_json
 from course_utils.device import device_of
 from course_utils.digest import digest
 from course_utils.files import write_whole

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_utils.checks import number
+from course_utils.arguments import number
 from course_utils.device import Placement, device_of, evaluation_mode
 from course_utils.environment import describe_environment
 from course_utils.training.batches import Batches, Tally, placed, refuse_augmented

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from course_utils.checks import number, one_of, truth
+from course_utils.arguments import number, one_of, truth
 from course_utils.device import PRECISIONS
 
 SCHEDULES = ("one-cycle", "step", "constant")

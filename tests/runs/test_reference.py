@@ -209,7 +209,7 @@ def write_short_runs(folder: Path, accuracies: dict[Recipe, tuple[float, ...]]) 
         for seed, accuracy in enumerate(reached):
             job = Job("S8Net46k", seed=seed, recipe=recipe)
             run = Run(job, "noise", 24, 10, history, test_accuracy=accuracy)
-            write_record(folder / "short" / f"{job.name}.json", run.to_dict())
+            write_record(folder / "shortest" / f"{job.name}.json", run.to_dict())
 
 
 def test_shortest_recipe_wants_three_seeds_that_all_reach_the_figure(tmp_path):

@@ -27,7 +27,7 @@ def test_every_record_is_that_of_a_listed_job(folder):
     assert all(read_run(file).job in listed and read_run(file).job.name == file.stem for file in folder.glob("*.json"))
 
 
-@pytest.mark.parametrize("folder", ["search", "questions"])
+@pytest.mark.parametrize("folder", ["search", "studies"])
 def test_what_is_chosen_or_compared_never_saw_the_test_set(folder):
     runs = load_runs(REFERENCE / folder)
     assert runs and all(run.job.held_out == 5000 and run.test_accuracy is None for run in runs)
@@ -54,7 +54,7 @@ def test_readme_has_the_table():
 @pytest.mark.parametrize("network", ["S8Net46k", "S9Net180k"])
 def test_readme_has_the_shortest_trainings(network):
     recipe = shortest_recipe(network)
-    runs = [run for run in load_runs(REFERENCE / "short") if (run.job.network, run.job.recipe) == (network, recipe)]
+    runs = [run for run in load_runs(REFERENCE / "shortest") if (run.job.network, run.job.recipe) == (network, recipe)]
     found = [100 * run.test_accuracy for run in runs]
     assert f"{network} {mean(found):.2f} ± {stdev(found):.2f} in {recipe.epochs}" in README.replace("\n", " ")
     assert f"(n = {len(found)})" in README

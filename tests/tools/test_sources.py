@@ -8,7 +8,7 @@ SOURCE = '''
 import os.path
 import numpy as np
 from torch import nn
-from course_utils import checks
+from course_utils import arguments
 from course_utils.data import loader as images
 from course_utils.training import fit
 
@@ -29,7 +29,7 @@ def use(x):
 '''
 PACKAGE = {
     "": "",
-    "checks": "def one_of():\n    pass",
+    "arguments": "def one_of():\n    pass",
     "training": "from course_utils.training.loop import fit",
     "training.loop": "def fit():\n    pass",
     "data": "",
@@ -49,7 +49,7 @@ def test_what_a_module_holds():
     assert module.definitions["use"].startswith("@decorated\ndef use(x):\n    import json\n")
     assert {"images.load", "np.zeros", "WIDTH", "x"} <= module.uses["use"]
     assert module.internal == {
-        "checks": ("", "checks"),
+        "arguments": ("", "arguments"),
         "images": ("data", "loader"),
         "fit": ("training", "fit"),
         "pick_device": ("device", "pick_device"),
@@ -67,7 +67,7 @@ def test_what_a_module_holds():
     [
         ("training.loop", "fit", ("training.loop", "fit")),
         ("training", "fit", ("training.loop", "fit")),  # imported there and defined elsewhere
-        ("", "checks", ("checks", "")),
+        ("", "arguments", ("arguments", "")),
         ("data", "loader", ("data.loader", "")),
         ("data.loader", "", ("data.loader", "")),
     ],
@@ -86,18 +86,18 @@ def test_a_name_that_is_not_there(module, name, modules):
 
 def test_what_is_used_of_the_package(modules):
     module = sources.read(SOURCE)
-    names = {"images", "images.load", "fit", "fit.x", "np.zeros", "checks.one_of", "other"}
+    names = {"images", "images.load", "fit", "fit.x", "np.zeros", "arguments.one_of", "other"}
     assert sources.used_of_package(modules, module, names) == {
         "images.load": ("data.loader", "load"),
         "fit": ("training.loop", "fit"),
-        "checks.one_of": ("checks", "one_of"),
+        "arguments.one_of": ("arguments", "one_of"),
     }
 
 
 def test_the_package_as_it_stands():
     """Python itself agrees on where each public name of a module is defined."""
     modules = sources.package()
-    assert {"", "checks", "training", "training.loop", "data.loader"} <= set(modules)
+    assert {"", "arguments", "training", "training.loop", "data.loader"} <= set(modules)
     import course_utils.training
 
     for name in course_utils.training.__all__:

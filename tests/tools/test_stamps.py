@@ -18,7 +18,7 @@ from stamps import DATA, STAMP, parts, stale, stamp, stamps
 
 MODULES = {
     "": "",
-    "checks": """
+    "arguments": """
 def one_of(value, what, choices):
     problems = []
     if value not in choices:
@@ -29,7 +29,7 @@ def one_of(value, what, choices):
 """,
     "training": "from course_utils.training.loop import fit, history",
     "training.loop": '''
-from course_utils.checks import one_of
+from course_utils.arguments import one_of
 
 RATE = 0.1
 UNUSED = 1
@@ -199,8 +199,8 @@ CHANGES = [
     ("a variable of a comprehension", [(LOOP, "rate * each for each", "rate * x for x")], set()),
     ("an argument of a lambda", [(LOOP, "lambda each: -each", "lambda x: -x")], set()),
     ("a message", [(LOOP, "the total is", "the sum is")], set()),
-    ("a message in pieces", [("checks", "unknown {what} {value}", "{value} is no {what}, sorry")], set()),
-    ("what a message mentions", [("checks", '"; ".join(problems)', '" and ".join(sorted(problems))')], set()),
+    ("a message in pieces", [("arguments", "unknown {what} {value}", "{value} is no {what}, sorry")], set()),
+    ("what a message mentions", [("arguments", '"; ".join(problems)', '" and ".join(sorted(problems))')], set()),
     ("the message of an assertion", [(LOOP, '"no steps"', 'f"{steps} steps are none"')], set()),
     (
         "a type hint",
@@ -217,8 +217,8 @@ CHANGES = [
     (
         "an import inside a function",
         [
-            (LOOP, "from course_utils.checks import one_of", ""),
-            (LOOP, "    one_of(", "    from course_utils.checks import one_of\n    one_of("),
+            (LOOP, "from course_utils.arguments import one_of", ""),
+            (LOOP, "    one_of(", "    from course_utils.arguments import one_of\n    one_of("),
         ],
         set(),
     ),
@@ -233,7 +233,7 @@ CHANGES = [
     ("the name of an argument", [(LOOP, "def step(rate)", "def step(speed)"), (LOOP, "rate *", "speed *")], FIT),
     ("a constant", [(LOOP, "RATE = 0.1", "RATE = 0.2")], FIT),
     ("a text that is returned", [(LOOP, '"a", "b"', '"a", "c"')], FIT),
-    ("a condition before an error", [("checks", "if value not in", "if value in")], FIT),
+    ("a condition before an error", [("arguments", "if value not in", "if value in")], FIT),
     ("the type of an error", [(LOOP, "FloatingPointError", "ValueError")], FIT),
     ("two variables become one", [(LOOP, "names", "total")], FIT),
     ("a helper under a module's name", [("plots", "'blue'", "'red'")], {"plot"}),
@@ -525,7 +525,7 @@ def real_before() -> dict[str, str]:
         ("training.loop", "the loss was not finite", "the loss is not finite", set()),
         ("networks.layers", "The normalization layer for", "A normalization layer for", set()),
         ("networks.layers", "num_groups: int = 4,", "num_groups: int = 8,", {"network", "train", "bands", "lesson"}),
-        ("checks", "expected one of", "choose one of", set()),
+        ("arguments", "expected one of", "choose one of", set()),
         ("analysis.plotting", "% of the true class", "% of each class", {"plot"}),
         ("runs.reference", "def reference_table(folder: Path", "def reference_table(folder: str", set()),
         ("runs.reference", '"std"', '"var"', {"table", "study"}),
@@ -564,19 +564,19 @@ def test_load_images_may_move(monkeypatch, real_before):
         ("published.yaml", "0.8", {"table"}),
         ("S8Net46k-batch-20ep-seed0-4c094af2.json", "0.8", {"table"}),
         ("S9Net180k-batch-50ep-seed0-32f7e4d2.json", "0.8", set()),
-        ("questions/S8Net46k.json", "0.8", {"study"}),
-        ("questions/S9Net180k-batch-20ep-seed0-a2257bf1.json", "0.8", set()),
+        ("studies/S8Net46k.json", "0.8", {"study"}),
+        ("studies/S9Net180k-batch-20ep-seed0-a2257bf1.json", "0.8", set()),
     ],
 )
 def test_what_a_change_of_committed_data_makes_stale(file, old, expected, monkeypatch, tmp_path):
     folder = tmp_path / "data" / "reference"
-    (folder / "questions").mkdir(parents=True)
+    (folder / "studies").mkdir(parents=True)
     shutil.copytree(sources.ROOT / "data" / "reference" / "sessions", folder / "sessions")
     for path in (sources.ROOT / "data" / "reference").glob("*.[jy]*"):
         shutil.copy(path, folder)
-    for path in (sources.ROOT / "data" / "reference" / "questions").glob("*.json"):
-        shutil.copy(path, folder / "questions")
-    shutil.copy(folder / "S8Net46k-batch-20ep-seed0-4c094af2.json", folder / "questions" / "S8Net46k.json")
+    for path in (sources.ROOT / "data" / "reference" / "studies").glob("*.json"):
+        shutil.copy(path, folder / "studies")
+    shutil.copy(folder / "S8Net46k-batch-20ep-seed0-4c094af2.json", folder / "studies" / "S8Net46k.json")
     known = sources.package()
     monkeypatch.setattr(sources, "package", lambda root: known)
     cells = Cells(new_notebook(cells=[new_code_cell(REAL[name], id=name) for name in REAL]))
