@@ -23,7 +23,7 @@ STAMP = "made_from"  # in the cell's metadata
 # The definitions that read committed data, and the files. Of these counts what concerns networks of the session.
 DATA = {
     "load_runs": "data/reference/*.json",
-    "study_table": "data/reference/studies/*.json",
+    "study_runs": "data/reference/studies/*.json",
     "read_bands": "data/reference/bands.yaml",
     "read_published": "data/reference/published.yaml",
 }
@@ -66,10 +66,10 @@ def parts(cells: Cells, cell: str, session: str, root: Path = ROOT) -> dict[str,
     for other in dict.fromkeys(each.cell for each in statements):
         used = [each.meaning.digest for each in cells.statements[other] if each in statements]
         found["its source" if other == cell else f"cell '{other}'"] = digest(used)
-    others = cells.reached(cell, without="study_table")  # which reads its own folder by load_runs
+    others = cells.reached(cell, without="study_runs")  # which reads its own folder by load_runs
     for (module, name), value in sorted(cells.reached(cell).items()):
         found[f"{module}.{name}" if name in found else name] = value
-        if name in DATA and (name == "study_table" or (module, name) in others):
+        if name in DATA and (name == "study_runs" or (module, name) in others):
             found |= data_parts(session, DATA[name], root)
     return found
 

@@ -19,7 +19,7 @@ from sources import ROOT, Module, Place, add_imports, names_in, read, used_of_pa
 HERE = Path(__file__).resolve().parent
 NOTEBOOKS = ROOT / "notebooks"
 # They read the records that ship with the course, and a notebook that stands alone has none.
-RECORDS = {"reference_table", "study_table"}
+RECORDS = {"reference_table", "study_runs", "study_table"}
 MISSING = "*Here the session shows trainings that the course has recorded. This copy of the notebook has no records.*"
 HELPER = "helper"  # marks the cells of helpers while a notebook is put together
 BUILD = ROOT / "build" / "standalone"

@@ -116,14 +116,15 @@ def shortest_recipe(network: str, folder: Path = REFERENCE) -> Recipe:
     return min(recipes, key=lambda recipe: recipe.epochs - recipe.small_epochs * (1 - recipe.small_size**2 / 32**2))
 
 
-def study_table(folder: Path = REFERENCE / "studies") -> pd.DataFrame:
-    """Accuracies on held-out training images in per cent, for printing: one row per network and what it was trained by.
+ASKED = ["network", "norm", "options", "augmentation", "optimizer", "lr", "batch_size", "epochs"]
 
-    `augmentation`: the names of the functions, in order; `train`: the mean accuracy on the training images, augmented
-    and while it trained; `mean` and `std`: of the held-out images over the n seeds; `diverged`: how many seeds ended in
-    a loss that was not finite, and are in none of these.
+
+def study_runs(folder: Path = REFERENCE / "studies") -> pd.DataFrame:
+    """The runs of a study on held-out training images, for plots: one row each, with what was asked and the seed.
+
+    `augmentation`: the names of the functions, in order; `train`: the accuracy on the training images, augmented and
+    while it trained; `accuracy`: on the held-out images; both in per cent, and NaN where the loss was not finite.
     """
-    by = ["network", "norm", "options", "augmentation", "optimizer", "lr", "batch_size", "epochs"]
     rows = []
     for run in load_runs(folder):
         if run.test_accuracy is None:
@@ -134,7 +135,16 @@ def study_table(folder: Path = REFERENCE / "studies") -> pd.DataFrame:
             if run.val_accuracy is not None:
                 found = [100 * run.history.metrics[-1].train_accuracy, 100 * run.val_accuracy]
             rows.append(_facts(run) | asked | dict(zip(["train", "accuracy"], found, strict=True)))
-    groups = pd.DataFrame(rows, columns=[*by, "train", "accuracy"]).groupby(by)
+    return pd.DataFrame(rows, columns=[*ASKED, "seed", "train", "accuracy"])
+
+
+def study_table(folder: Path = REFERENCE / "studies") -> pd.DataFrame:
+    """`study_runs` for printing: one row per network and what it was trained by.
+
+    `train`: the mean; `mean` and `std`: of the accuracies on held-out images over the n seeds; `diverged`: how many
+    seeds ended in a loss that was not finite, and are in none of these.
+    """
+    groups = study_runs(folder).groupby(ASKED)
     table = groups["accuracy"].agg(["mean", "std", "count", "size"]).rename(columns={"count": "n"})
     table = table.assign(train=groups["train"].mean(), diverged=table["size"] - table["n"])
     return table.drop(columns="size").reset_index()

@@ -17,6 +17,7 @@ from course_utils.runs.reference import (
     reference_network,
     reference_table,
     shortest_recipe,
+    study_runs,
     study_table,
 )
 from course_utils.runs.run import Job, Run, write_record
@@ -163,7 +164,7 @@ def test_table_without_the_data_of_the_repository(tmp_path):
         load_reference("A", folder=tmp_path)
 
 
-def test_study_table_has_a_row_for_all_seeds_of_a_job(tmp_path):
+def test_runs_of_studies_and_a_table_with_a_row_for_all_seeds_of_a_job(tmp_path):
     crop = {"random_crop": {"padding": 2}, "random_hflip": {}}
     runs = [
         ("S9Net180k", crop, 0.1, (0.80, 0.82, 0.87), 0.9),
@@ -198,6 +199,10 @@ def test_study_table_has_a_row_for_all_seeds_of_a_job(tmp_path):
     assert table["std"].tolist() == pytest.approx([13**0.5, none, none, none, 2**0.5], nan_ok=True)
     assert table["train"].tolist() == pytest.approx([90.0, 95.0, 100.0, 80.0, 95.0])
     assert table["diverged"].tolist() == [0, 0, 0, 0, 1]
+    pooled = study_runs(tmp_path).query("network == 'S9Net180kPooled'").sort_values("seed")
+    assert pooled[["seed", "augmentation", "lr"]].to_numpy().tolist() == [[k, "crop, hflip", 0.1] for k in (0, 1, 7)]
+    assert pooled["accuracy"].tolist() == pytest.approx([91.0, 93.0, none], nan_ok=True)
+    assert pooled["train"].tolist() == pytest.approx([95.0, 95.0, none], nan_ok=True)
 
 
 def write_short_runs(folder: Path, accuracies: dict[Recipe, tuple[float, ...]]) -> None:
