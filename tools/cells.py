@@ -6,6 +6,7 @@ package that write to it. What a cell does to an object of an earlier cell in ot
 """
 
 import ast
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -159,10 +160,10 @@ class Cells:
                 pending += each.needs + (each.state if state else [])
         return list(found)
 
-    def reached(self, cell: str, without: str | None = None) -> dict[Place, str]:
+    def reached(self, cell: str, without: Collection[str] = ()) -> dict[Place, str]:
         """The definitions of the package that a cell reaches, each with its digest; not by way of `without`."""
         meanings = [each.meaning for each in self.closure(cell)]
-        places = {place for meaning in meanings for place in meaning.places if place[1] != without}
+        places = {place for meaning in meanings for place in meaning.places if place[1] not in without}
         attributes = set().union(*(meaning.attributes for meaning in meanings))
         return self.graph.reach(places, attributes, self.wording[cell])
 

@@ -66,7 +66,7 @@ def parts(cells: Cells, cell: str, session: str, root: Path = ROOT) -> dict[str,
     for other in dict.fromkeys(each.cell for each in statements):
         used = [each.meaning.digest for each in cells.statements[other] if each in statements]
         found["its source" if other == cell else f"cell '{other}'"] = digest(used)
-    others = cells.reached(cell, without="study_runs")  # which reads its own folder by load_runs
+    others = cells.reached(cell, without=("study_runs", "study_table"))  # which read their own folder by load_runs
     for (module, name), value in sorted(cells.reached(cell).items()):
         found[f"{module}.{name}" if name in found else name] = value
         if name in DATA and (name == "study_runs" or (module, name) in others):
