@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -94,6 +95,18 @@ def real_images() -> Path:
 def photographs(real_images) -> tuple[ImageSet, ImageSet]:
     """These images, read before a test names a data folder of its own: to decode them takes half a minute."""
     return load_images(real_images)
+
+
+@pytest.fixture(scope="session")
+def few_photographs(real_images, tmp_path_factory) -> Path:
+    """A folder with a few of them: to decode and to classify them all takes most of a short run of a notebook."""
+    few = tmp_path_factory.mktemp("few")
+    for part, count in (("train", 100), ("test", 50)):
+        for folder in sorted(Path(real_images, part).iterdir()):
+            (few / part / folder.name).mkdir(parents=True)
+            for file in sorted(folder.iterdir())[:count]:
+                shutil.copy(file, few / part / folder.name)
+    return few
 
 
 @pytest.fixture(scope="session")

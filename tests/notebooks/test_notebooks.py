@@ -162,9 +162,9 @@ def test_tiny_run(path, tmp_path):
 
 
 @each_notebook
-def test_reference_mode(path, tmp_path, real_images):
+def test_reference_mode(path, tmp_path, few_photographs):
     """With run = "reference" nothing is trained, and what is shown comes from the records."""
-    record = record_by_nbval(path, tmp_path, run="reference", dataset=str(real_images))
+    record = record_by_nbval(path, tmp_path, run="reference", dataset=str(few_photographs))
     assert not (tmp_path / "checkpoints").exists()
     runs, studies = ({name: Run.from_dict(made) for name, made in record[part].items()} for part in ("runs", "studies"))
     assert studies == load_lesson(path.stem)["studies"]

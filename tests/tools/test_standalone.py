@@ -124,18 +124,8 @@ def test_a_sentence_stands_where_the_records_would_be_shown(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory) -> str:
-    """A few photographs, if there are any: to classify all that are held out takes most of a short run."""
-    images = os.environ.get("COURSE_TEST_IMAGES")
-    if not images:
-        return "shapes"
-    few = tmp_path_factory.mktemp("few")
-    for part, count in (("train", 60), ("test", 20)):
-        for folder in sorted(Path(images, part).iterdir()):
-            (few / part / folder.name).mkdir(parents=True)
-            for file in sorted(folder.iterdir())[:count]:
-                shutil.copy(file, few / part / folder.name)
-    return str(few)
+def dataset(request) -> str:
+    return str(request.getfixturevalue("few_photographs")) if "COURSE_TEST_IMAGES" in os.environ else "shapes"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
