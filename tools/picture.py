@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image, PngImagePlugin
 from torch import Tensor, nn
 
-from course_utils.analysis.drawing import plot_norm_cubes, plot_reads
+from course_utils.analysis.diagrams import plot_norm_cubes, plot_reads
 from course_utils.analysis.plotting import plot_seeds
 from course_utils.files import REFERENCE
 from course_utils.networks.layers import make_norm

@@ -5,26 +5,17 @@ import base64
 import io
 import re
 from itertools import groupby
-from pathlib import Path
 from statistics import median
 
-import nbformat
-import pytest
 from PIL import Image
 from website import alternative_text
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 OUTLINE = ["What you will learn", "Set-up", "Look at the data", "The idea", "The experiment", "What we see"]
 OUTLINE += ["Where it fails", "Recap", "Exercises", "References"]
 
 OWN = ("SmallNet", "train_by_hand")  # the network and the training that a lesson is about, shown whole
 EMBEDDED = re.compile(r"data:image/png;base64,[\w+/=]*")
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<])/[\w.-]+/[\w.-]+|[A-Z]:\\\w|~/")
-
-
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
-def book(request) -> nbformat.NotebookNode:
-    return nbformat.read(request.param, as_version=4)
 
 
 def cells(book, kind: str) -> list:

@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgba
 from mpl_toolkits.mplot3d import Axes3D
 from torch import nn
 
-from course_utils.analysis import drawing
+from course_utils.analysis import diagrams
 from course_utils.analysis.plotting import COLORS
 from course_utils.networks import make_network
 
@@ -30,7 +30,7 @@ def test_norm_cubes(monkeypatch):
     monkeypatch.setattr(Axes3D, "voxels", keep)
     one_channel, one_image = torch.zeros(2, 2, 3, 4, dtype=torch.bool)
     one_channel[:, 1], one_image[0] = True, True
-    figure = drawing.plot_norm_cubes({"batch": one_channel, "layer": one_image})
+    figure = diagrams.plot_norm_cubes({"batch": one_channel, "layer": one_image})
     figure.canvas.draw()
     assert [ax.get_title() for ax in figure.axes] == ["batch", "layer"]
     for colors, members in zip(drawn, (one_channel, one_image), strict=True):
@@ -41,7 +41,7 @@ def test_norm_cubes(monkeypatch):
 def test_reads():
     reads = torch.zeros(2, 3, 3, dtype=torch.int64)
     reads[0, 1, 0], reads[0, 1, 1], reads[1, 2, 2] = 1, 3, 2
-    figure = drawing.plot_reads({"layer": reads})
+    figure = diagrams.plot_reads({"layer": reads})
     figure.canvas.draw()
     (ax,) = figure.axes
     color_at = {(patch.get_x(), patch.get_y()): patch.get_facecolor()[:3] for patch in ax.patches}
@@ -57,9 +57,9 @@ def test_reads():
 
 
 @pytest.mark.parametrize("name", ["S8Net46k", "S9Net180k", "S9Net85k"])
-def test_network_drawing_is_of_the_network(name):
+def test_network_diagram_is_of_the_network(name):
     model = make_network(name)
-    figure = drawing.plot_network({name: model})
+    figure = diagrams.plot_network({name: model})
     figure.canvas.draw()
     (ax,) = figure.axes
     sizes = {}
@@ -80,11 +80,11 @@ def test_network_drawing_is_of_the_network(name):
     labels = [text.get_text() for text in figure.legends[0].texts]
     assert ("stride 2" in labels) is any(strided) and ("depthwise" in labels) is name.startswith("S9")
     dilated = [isinstance(layer, nn.Conv2d) and layer.dilation != (1, 1) for layer in layers]
-    colors = [patch.get_facecolor()[:3] == tuple(COLORS[drawing.KINDS.index("dilated")]) for patch in ax.patches[1:]]
+    colors = [patch.get_facecolor()[:3] == tuple(COLORS[diagrams.KINDS.index("dilated")]) for patch in ax.patches[1:]]
     assert colors == dilated
 
 
-def test_network_drawing_names_the_strides():
+def test_network_diagram_names_the_strides():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, stride=3), nn.Conv2d(8, 8, 3, stride=2))
-    labels = [text.get_text() for text in drawing.plot_network({"net": model}).legends[0].texts]
+    labels = [text.get_text() for text in diagrams.plot_network({"net": model}).legends[0].texts]
     assert "stride 2 or 3" in labels

@@ -1,4 +1,4 @@
-"""The notebooks: executed by papermill and by nbval, their tagged cells compared with the committed outputs."""
+"""The notebooks run: by papermill and by nbval, which compares their tagged cells with the committed outputs."""
 
 import json
 import os
@@ -8,34 +8,23 @@ import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import editions
 import nbformat
 import papermill
 import pytest
 import results
 import run
 import yaml
-from render import KEPT
-from stamps import STAMP, stale
 
 import course_utils
-from course_utils.exercises import check_answer
-from course_utils.runs.reference import SESSIONS, load_lesson, load_reference
+from course_utils.runs.reference import load_lesson, load_reference
 from course_utils.runs.run import Run, read_record
 
 ROOT = Path(__file__).resolve().parents[2]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 QUICK = yaml.safe_load((ROOT / "tools" / "quick.yaml").read_text(encoding="utf-8"))
-
-each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def code_cells(book) -> list:
     return [cell for cell in book.cells if cell.cell_type == "code"]
-
-
-def tagged(book, tag: str) -> list:
-    return [cell for cell in book.cells if tag in cell.metadata.get("tags", [])]
 
 
 def start_nbval(path: Path) -> subprocess.Popen:
@@ -73,62 +62,6 @@ def inject(source: Path, target: Path, parameters: dict) -> Path:
     return target
 
 
-@each_notebook
-def test_parameters_are_declared(path):
-    declared = papermill.inspect_notebook(path)
-    missing = ", ".join(sorted(set(QUICK) - set(declared)))
-    assert not missing, f"{path.name} does not declare {missing}, which papermill would pass over"
-    (cell,) = tagged(nbformat.read(path, as_version=4), "parameters")
-    assert len(declared) == len(cell.source.splitlines()), f"{path.name}: expected one parameter per line, nothing else"
-
-
-@each_notebook
-def test_checked_cells_have_something_to_compare(path):
-    cells = tagged(nbformat.read(path, as_version=4), results.CHECKED)
-    assert len(cells) >= 5, f"{path.name}: {len(cells)} cells are tagged {results.CHECKED!r}, expected at least 5"
-    for cell in cells:
-        nothing = not cell.outputs or cell.execution_count is None
-        assert not nothing, f"{path.name}, cell '{cell.id}': no output or no count, so nbval passes without a look"
-        picture = any("data:image" in output.get("data", {}).get("text/html", "") for output in cell.outputs)
-        assert not picture, f"{path.name}, cell '{cell.id}': pictures in HTML, which other machines draw differently"
-
-
-@each_notebook
-def test_committed_outputs_are_whole_and_clean(path):
-    book = nbformat.read(path, as_version=4)
-    counts = [cell.execution_count for cell in code_cells(book)]
-    in_one_go = counts == list(range(1, len(counts) + 1))
-    assert in_one_go, f"{path.name}: the execution counts are {counts}, expected 1, 2, 3 ...: make render"
-    for cell in code_cells(book):
-        kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
-        kinds |= {"an error" for output in cell.outputs if output.output_type == "error"}
-        kinds |= {"standard error" for output in cell.outputs if output.get("name") == "stderr"}
-        unclean = kinds & {"an error", "standard error", "image/svg+xml", "application/vnd.jupyter.widget-view+json"}
-        assert not unclean, f"{path.name}, cell '{cell.id}': {', '.join(unclean)} in the committed output"
-    assert set(book.metadata) == {"kernelspec", "language_info"}, f"{path.name}: other metadata, make render cleans it"
-    marked = [cell.id for cell in book.cells if not set(cell.metadata) <= {*KEPT, STAMP}]
-    assert not marked, f"{path.name}: other metadata in {', '.join(marked)}, make render cleans them"
-
-
-@each_notebook
-def test_outputs_are_of_what_stands_there_now(path):
-    cells = stale(nbformat.read(path, as_version=4), path.stem)
-    assert not cells, (
-        f"{path.name}: the outputs of {', '.join(cells)} were made from other code or data. `make render` renews them. "
-        "After a refactoring, `python tools/run.py --accept` proves that they are the same, and keeps them."
-    )
-
-
-@each_notebook
-def test_record_is_that_of_the_committed_run(path):
-    book, record = nbformat.read(path, as_version=4), read_record(SESSIONS / f"{path.stem}.json")
-    (shown,) = (results.shown(cell) for cell in book.cells if cell.id == "results")
-    for verdict in results.verdicts(record):
-        assert verdict.place == "inside", verdict
-        assert verdict.text.split(" is inside")[0] in shown, f"{path.name} shows another run than {verdict}"
-
-
-@each_notebook
 def test_quick_run(path, tmp_path):
     """Executed by papermill with the quick parameters, as `make run` does, and held to its bands."""
     assert run.run(path, dataset=None, folder=tmp_path) == []
@@ -153,7 +86,6 @@ def record_by_nbval(path: Path, folder: Path, **parameters) -> dict:
     return json.loads(copy.with_suffix(".json").read_text(encoding="utf-8"))
 
 
-@each_notebook
 @pytest.mark.skipif("COURSE_TEST_IMAGES" in os.environ, reason="nbval runs in reference mode, on the real images")
 def test_tiny_run(path, tmp_path):
     """On the built-in data and with trainings of one epoch."""
@@ -161,7 +93,6 @@ def test_tiny_run(path, tmp_path):
     assert len(list((tmp_path / "checkpoints").glob("*.checkpoint"))) == len(record["runs"]) >= 2
 
 
-@each_notebook
 def test_reference_mode(path, tmp_path, few_photographs):
     """With run = "reference" nothing is trained, and what is shown comes from the records."""
     record = record_by_nbval(path, tmp_path, run="reference", dataset=str(few_photographs))
@@ -177,8 +108,8 @@ def test_reference_mode(path, tmp_path, few_photographs):
 def excerpt() -> nbformat.NotebookNode:
     """S9 as far as its first checked cell: the same check in a few seconds."""
     book = nbformat.read(ROOT / "notebooks" / "S9_dilated_depthwise.ipynb", as_version=4)
-    keep = [cell.id for cell in (*tagged(book, "parameters"), tagged(book, results.CHECKED)[0])]
-    book.cells = [cell for cell in book.cells if cell.id in (*keep, "setup", "imports")]
+    checked = next(cell.id for cell in book.cells if results.CHECKED in cell.metadata.get("tags", []))
+    book.cells = [cell for cell in book.cells if cell.id in ("parameters", "setup", "imports", checked)]
     return book
 
 
@@ -189,7 +120,7 @@ def test_runs_from_everywhere(tmp_path):
     for place in (".", "notebooks", "notebooks/student"):
         commands.append(["papermill", "source.ipynb", f"{len(commands)}.ipynb", "--cwd", ROOT / place, "-k", "python3"])
     commands.append(["jupyter", "execute", "--kernel_name=python3", "--output=3.ipynb", "source.ipynb"])
-    book = nbformat.read(NOTEBOOKS[0], as_version=4)
+    book = nbformat.read(ROOT / "notebooks" / "S8_normalization.ipynb", as_version=4)
     book.cells = [cell for cell in book.cells if cell.id in ("parameters", "setup")]
     book.cells.append(nbformat.v4.new_code_cell("import course_utils\nprint(course_utils.__file__)"))
     nbformat.write(book, tmp_path / "source.ipynb")
@@ -208,7 +139,7 @@ def test_runs_from_everywhere(tmp_path):
 
 def test_check_bites(excerpt, tmp_path):
     # One digit of a checked number is changed; that nbval passes without the change, other tests show.
-    (checked,) = tagged(excerpt, results.CHECKED)
+    checked = excerpt.cells[-1]
     text = checked.outputs[0].text
     checked.outputs[0].text = text.replace("8", "9", 1)
     assert checked.outputs[0].text != text
@@ -219,30 +150,3 @@ def test_check_bites(excerpt, tmp_path):
     ((cell, message),) = failed_cells(tmp_path / "changed.ipynb").items()
     assert cell == f"Cell {len(code_cells(excerpt)) - 1}"
     assert "Cell outputs differ" in message and "(1, 6, 8, 8)" in message and "(1, 6, 9, 8)" in message
-
-
-@each_notebook
-def test_student_edition(path):
-    book = nbformat.read(path, as_version=4)
-    solutions = tagged(book, editions.SOLUTION)
-    blanks = tagged(editions.student_edition(book), editions.SOLUTION)
-    assert len(solutions) == len(blanks) == len(tagged(nbformat.read(path, as_version=4), editions.SOLUTION))
-    for solution, blank in zip(solutions, blanks, strict=True):
-        check = solution.source.splitlines()[-1]
-        assert set(blank.metadata) == {"tags"}
-        assert blank.source == f"{editions.BLANK}{check}" and blank.outputs == [] != solution.outputs
-        with pytest.raises(AssertionError, match="replace the three dots by your answer"):
-            exec(blank.source, {"check_answer": check_answer})
-    assert len(solutions) == 6
-
-
-@each_notebook
-def test_committed_student_edition_is_up_to_date(path):
-    committed, book = editions.STUDENT / path.name, nbformat.read(path, as_version=4)
-    same = committed.is_file() and nbformat.read(committed, as_version=4) == editions.student_edition(book)
-    assert same, f"{committed.relative_to(ROOT)} is not what is made from {path.name} now: make editions"
-
-
-def test_solution_without_a_check():
-    with pytest.raises(ValueError, match="ends with 'answer = 3', expected check_answer"):
-        editions.blank("x = 1\nanswer = 3")
