@@ -5,6 +5,7 @@ make what it uses (cells.py), and the committed data that it prints. What no out
 the wording of errors, type hints, docstrings, local names. Versions of libraries do not count either.
 """
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -20,7 +21,8 @@ from course_utils.runs.reference import load_lesson
 
 STAMP = "made_from"  # in the cell's metadata
 
-# The definitions that read committed data, and the files. Of these counts what concerns networks of the session.
+# The definitions that read committed data, and the files. Of these counts what concerns networks of the session, or all
+# of it for a cell that names no network of the session.
 DATA = {
     "load_runs": "data/reference/*.json",
     "study_runs": "data/reference/studies/*.json",
@@ -39,12 +41,17 @@ def networks_in(entry) -> set[str]:
     return set([named] if isinstance(named, str) else named) | networks_in(list(entry.values()))
 
 
-def data_parts(session: str, pattern: str, root: Path) -> dict[str, str]:
-    """The digest of what the data files have on the networks of a session, S8Net46k for S8_normalization, by file.
+def of_session(session: str) -> re.Pattern:
+    """What the names of its networks begin with, as S8Net46k for S8_normalization."""
+    return re.compile(rf"\b{session.split('_')[0]}(?!\d)")
 
-    Of bands counts what they say of the recorded runs: these are what the outputs show.
+
+def data_parts(session: str, pattern: str, root: Path, ours: re.Pattern) -> dict[str, str]:
+    """The digest of what the data files have on the networks whose names begin with `ours`, by file.
+
+    Of bands counts what they say of the recorded runs of the session: these are what the outputs show.
     """
-    ours, found = re.compile(rf"{session.split('_')[0]}(?!\d)"), {}
+    found = {}
     for file in sorted(root.glob(pattern)):
         name = file.relative_to(root).as_posix()
         if file.suffix == ".json" and ours.match(file.name):
@@ -53,8 +60,9 @@ def data_parts(session: str, pattern: str, root: Path) -> dict[str, str]:
             runs = load_lesson(session, file.parent / "sessions")["runs"].values()
             found[name] = digest([name, *(str(compare_with_band(run, file.parent)) for run in runs)])
         elif file.suffix == ".yaml":
+            of_ours = of_session(session).match if file.name == "bands.yaml" else ours.match
             entries = yaml.safe_load(file.read_text(encoding="utf-8"))
-            entries = [entry for entry in entries if any(map(ours.match, networks_in(entry)))]
+            entries = [entry for entry in entries if any(map(of_ours, networks_in(entry)))]
             found[name] = digest([name, json.dumps(entries, sort_keys=True)])
     return found
 
@@ -66,11 +74,14 @@ def parts(cells: Cells, cell: str, session: str, root: Path = ROOT) -> dict[str,
     for other in dict.fromkeys(each.cell for each in statements):
         used = [each.meaning.digest for each in cells.statements[other] if each in statements]
         found["its source" if other == cell else f"cell '{other}'"] = digest(used)
+    texts = [node.value for each in statements for node in ast.walk(each.node) if isinstance(node, ast.Constant)]
+    named = any(isinstance(text, str) and of_session(session).search(text) for text in texts)
+    ours = of_session(session) if named else re.compile("")
     others = cells.reached(cell, without=("study_runs", "study_table"))  # which read their own folder by load_runs
     for (module, name), value in sorted(cells.reached(cell).items()):
         found[f"{module}.{name}" if name in found else name] = value
         if name in DATA and (name == "study_runs" or (module, name) in others):
-            found |= data_parts(session, DATA[name], root)
+            found |= data_parts(session, DATA[name], root, ours)
     return found
 
 
