@@ -1,4 +1,4 @@
-"""Pictures of what layers and networks are made of."""
+"""Diagrams of how layers and networks work; nothing measured."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Panels with pictures, for the figures of `plotting`."""
+"""What several figures of `plotting` are made of: panels, an image in one, a sentence in place of a figure."""
 
 import numpy as np
 from matplotlib import pyplot as plt

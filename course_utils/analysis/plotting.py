@@ -1,4 +1,4 @@
-"""Finished data in, figure out. Nothing is computed here but places on the page, and nothing is shown.
+"""Figures of images, trainings, predictions and other measurements. They are computed elsewhere.
 
 Every function returns a new `matplotlib.figure.Figure`. Colours are seaborn's `"colorblind"` (Okabe–Ito), and where
 colours tell things apart, markers or line styles do so too.

@@ -1,5 +1,8 @@
 """Layers in, networks out: the five networks of the course by name."""
 
+import inspect
+from collections.abc import Callable
+
 from torch import nn
 
 from course_utils.arguments import one_of
@@ -32,3 +35,12 @@ def make_network(name: str, **options) -> nn.Module:
     Raises `ValueError` for another name.
     """
     return network_class(name)(**options)
+
+
+def make_for(make: Callable[..., nn.Module], num_classes: int) -> nn.Module:
+    """The network that `make` returns; it is given `num_classes` where it takes that argument."""
+    try:
+        inspect.signature(make).bind(num_classes=num_classes)
+    except TypeError:
+        return make()
+    return make(num_classes=num_classes)

@@ -13,12 +13,12 @@ from course_utils.device import pick_device, seed_everything
 from course_utils.digest import digest
 from course_utils.environment import describe_session, show_figures
 from course_utils.files import checkpoint_file
-from course_utils.networks import make_network
+from course_utils.networks import make_for, make_network
 from course_utils.networks.layers import norm_of
 from course_utils.runs.bands import compare_with_band
+from course_utils.runs.lesson_checks import check_data, check_images, check_networks, check_recorded
 from course_utils.runs.reference import accuracy_table, load_lesson, load_reference, reference_network
 from course_utils.runs.run import Job, Run
-from course_utils.runs.session_limits import check_data, check_images, check_networks, check_recorded, make_for
 from course_utils.training import History, Recipe, fit, minutes_to_train
 
 MIME = "application/vnd.small-networks-course.record+json"

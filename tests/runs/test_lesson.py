@@ -1,4 +1,4 @@
-"""A notebook's books: what it loads, trains, reads back from records, and shows of it."""
+"""`Lesson`: what it loads, trains and reads from records, and what it shows of that."""
 
 import ast
 import json
@@ -22,9 +22,9 @@ from course_utils.networks import NETWORKS, S8Net46k, make_network
 from course_utils.networks.layers import NORMS, make_norm, norm_of
 from course_utils.runs import lesson as lesson_module
 from course_utils.runs.lesson import MIME, Lesson
+from course_utils.runs.lesson_checks import check_images
 from course_utils.runs.reference import SESSIONS, load_lesson, load_reference
 from course_utils.runs.run import Run, write_record
-from course_utils.runs.session_limits import check_images
 from course_utils.training import History, Recipe, evaluate, fit
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"

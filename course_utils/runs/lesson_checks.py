@@ -1,12 +1,11 @@
-"""What a session's notebook can take as its networks and images; the rest is refused before anything is trained."""
+"""Checks of the networks and images that a lesson is given: what cannot work is refused before anything is trained."""
 
-import inspect
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from course_utils.arguments import number, one_of
 from course_utils.networks import NETWORKS, make_network
@@ -63,12 +62,3 @@ def check_data(dataset: str | Path, name: str, recorded: str) -> None:
         raise ValueError(f"dataset = {str(dataset)!r} is {name}, and {only}: {remedy}")
     if name != recorded:
         print(f"the recorded runs and their accuracies are on {recorded}; the images shown are {name}")
-
-
-def make_for(make: Callable[..., nn.Module], num_classes: int) -> nn.Module:
-    """What `make` gives, for so many classes where it takes `num_classes`."""
-    try:
-        inspect.signature(make).bind(num_classes=num_classes)
-    except TypeError:
-        return make()
-    return make(num_classes=num_classes)
