@@ -4,6 +4,7 @@ import ast
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import nbformat
@@ -18,7 +19,7 @@ AT_HAND = {"ipython", "course-utils"}  # IPython comes with every Jupyter
 
 
 def names(requirements) -> set[str]:
-    return {Requirement(line).name.lower() for line in requirements}
+    return {canonicalize_name(Requirement(line).name) for line in requirements}
 
 
 def imported(source: str) -> set[str]:
@@ -34,6 +35,7 @@ def imported(source: str) -> set[str]:
 
 SOURCES = {path.relative_to(ROOT).as_posix(): path for path in ROOT.glob("course_utils/**/*.py")}
 SOURCES |= {path.relative_to(ROOT).as_posix(): path for path in ROOT.glob("notebooks/*.ipynb")}
+TOOLS = {path.stem: path for path in ROOT.glob("tools/*.py")}
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +51,17 @@ def test_what_is_imported_is_listed(name, distributions):
         text = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     listed = AT_HAND | names(PROJECT["dependencies"])
     for package in sorted(imported(text)):
-        of = {distribution.lower() for distribution in distributions.get(package, [package])}
+        of = set(map(canonicalize_name, distributions.get(package, [package])))
         assert of & listed, f"{name} imports {package}, which pyproject.toml does not list: {', '.join(sorted(listed))}"
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_tools_find_what_they_import(name, distributions):
+    """They are started as scripts: modules of other folders, the tests' among them, are not found."""
+    listed = names([*PROJECT["dependencies"], *chain(*EXTRA.values())]) | AT_HAND
+    for package in sorted(imported(TOOLS[name].read_text(encoding="utf-8")) - TOOLS.keys()):
+        of = set(map(canonicalize_name, distributions.get(package, [package])))
+        assert of & listed, f"tools/{name}.py imports {package}, which is neither beside it nor in pyproject.toml"
 
 
 def test_what_is_pinned_is_allowed():

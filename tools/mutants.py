@@ -18,11 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import yaml
+from copies import copy_of_the_course
 from cosmic_ray.ast import ast_nodes, get_ast_from_path
 from cosmic_ray.mutating import mutate_and_test
 from cosmic_ray.plugins import get_operator, operator_names
 from cosmic_ray.work_item import MutationSpec
-from gallery_check import ROOT, copy_of_the_course
+from sources import ROOT
 
 FOLDER = ROOT / "tests" / "slow" / "mutants"
 PER_MODULE, SEED, SECONDS = 5, 0, 300

@@ -7,11 +7,7 @@ committed output. The outputs of the commit must not be stale themselves.
 """
 
 import os
-import shutil
-import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,7 @@ import yaml
 from execution import execute
 from nbformat.v4 import new_code_cell
 from results import describe, merge_streams
-from sources import PACKAGE, ROOT
+from sources import PACKAGE
 from stamps import STAMP, stale, stamps
 
 from course_utils.runs.lesson import MIME
@@ -42,23 +38,6 @@ def with_a_clock_of_its_own():
 with_a_clock_of_its_own()
 del with_a_clock_of_its_own
 """
-
-
-@contextmanager
-def worktree(revision: str, folder: Path, root: Path = ROOT) -> Iterator[Path]:
-    """The tree of a commit in `folder`, for a while."""
-
-    def git(*arguments: str | Path, check: bool = True) -> None:
-        command = ["git", "-C", root, "-c", "core.hooksPath=/dev/null", "worktree", *arguments]
-        subprocess.run(command, check=check, capture_output=True, text=True)
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    git("add", "--detach", folder, revision)
-    try:
-        yield folder
-    finally:
-        git("remove", "--force", folder, check=False)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def quick_parameters(tree: Path) -> dict:

@@ -8,8 +8,8 @@ import nbformat
 import papermill
 from cells import Cells
 from code_graph import digest
+from copies import worktree
 from execution import execute
-from proof import worktree
 from results import merge_streams, outside_bands
 from stamps import STAMP, parts, stale, stamp
 

@@ -22,8 +22,9 @@ import nbconvert
 import nbformat
 import papermill
 import yaml
+from copies import worktree
 from execution import BUILD, NOTEBOOKS, execute
-from proof import accept, worktree
+from proof import accept
 from render import render
 from results import compare, outside_bands
 from sources import ROOT

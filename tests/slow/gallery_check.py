@@ -5,23 +5,16 @@
 
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from copies import copy_of_the_course
 
 ROOT = Path(__file__).resolve().parents[2]
 GALLERY = yaml.safe_load((ROOT / "tests" / "slow" / "gallery.yaml").read_text(encoding="utf-8"))
-NOT_COPIED = shutil.ignore_patterns(
-    ".*", "__pycache__", "build", "cache", "cifar-*", "cifar10", "cifar10[!.]*", "unfinished", "*.egg-info"
-)
-
-
-def copy_of_the_course(folder: Path) -> Path:
-    return Path(shutil.copytree(ROOT, folder / "course", ignore=NOT_COPIED))
 
 
 def make_mistake(entry: dict, course: Path) -> None:
