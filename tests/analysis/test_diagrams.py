@@ -75,6 +75,12 @@ def test_network_diagram_is_of_the_network(name):
     model(torch.zeros(2, 3, 32, 32))
     found = [(patch.get_height(), patch.get_width()) for patch in ax.patches]
     assert found == [(32, 3 / 8), *(sizes[layer] for layer in layers)]
+    numbers = [(text.get_position()[0], text.get_text()) for text in ax.texts]  # below and above the middle of a box
+    middles = [patch.get_x() + patch.get_width() / 2 for patch in ax.patches]
+    expected = [
+        (x, f"{number:g}") for x, (high, wide) in zip(middles, found, strict=True) for number in (8 * wide, high)
+    ]
+    assert numbers == expected
     strided = [isinstance(layer, nn.Conv2d) and layer.stride != (1, 1) for layer in layers]
     assert [bool(patch.get_hatch()) for patch in ax.patches[1:]] == strided
     labels = [text.get_text() for text in figure.legends[0].texts]
