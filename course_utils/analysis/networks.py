@@ -66,7 +66,8 @@ def input_gradient(
     The mean over `n` random images (drawn from `generator`, on the CPU) of the absolute gradient of that output, summed
     over its channels, with respect to the input, summed over its channels; in evaluation mode. Where it is not zero is
     the receptive field; how it falls off is the *effective* one (Luo et al. 2016, section 2).
-    Raises `ValueError` for a name that the model does not have, and for a module without such an output.
+    Of a module that is called several times, the last call counts. Raises `ValueError` for a name that the model does
+    not have, and for a module without such an output.
     """
     check_network(model)
     modules = dict(model.named_modules())

@@ -173,6 +173,14 @@ def test_input_gradient_before_an_operation_in_place(generator):
     torch.testing.assert_close(input_gradient(model, "0", generator, (3, 8, 8)), expected)
 
 
+def test_input_gradient_of_a_layer_that_is_called_twice_is_that_of_the_last_call(generator):
+    twice, relu = nn.Conv2d(3, 3, 3), nn.ReLU()
+    found = input_gradient(nn.Sequential(twice, twice), "0", generator, (3, 9, 9))
+    assert found.count_nonzero() == found[2:7, 2:7].count_nonzero() == 5 * 5
+    with pytest.raises(ValueError, match=r"'0' has an output of shape \(32, 192\), expected one whose output is N×"):
+        input_gradient(nn.Sequential(relu, nn.Flatten(), relu), "0", generator, (3, 8, 8))
+
+
 def test_input_gradient_repeats_by_generator():
     generators = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
     first, again, other = (input_gradient(small_net(), "2", g, (3, 8, 8)) for g in generators)
