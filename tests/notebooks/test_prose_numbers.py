@@ -43,8 +43,9 @@ def untrue_numbers(book: nbformat.NotebookNode) -> list[str]:
     return problems
 
 
-def test_numbers_in_the_text_are_those_of_the_outputs(book):
-    assert untrue_numbers(book) == []
+def test_numbers_in_the_text_are_those_of_the_outputs(path, book):
+    problems = untrue_numbers(book)
+    assert not problems, f"{path.name}: " + "; ".join(problems)
 
 
 @pytest.mark.parametrize(
