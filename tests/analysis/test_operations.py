@@ -217,6 +217,14 @@ FIELDS = {
     "one module thrice": (nn.Sequential(*[conv(padding=1)] * 3), 7),
     "weight normalization": (nn.Sequential(weight_norm(conv()), weight_norm(conv(dilation=3))), 9),
     "gate over the whole image": (nn.Sequential(conv(), Do(gate), conv()), 32),
+    "gate over a part of the image": (
+        nn.Sequential(Do(lambda x: x * x[:, :, :30].mean(2).mean(2)[:, :, None, None]), conv()),
+        "'mean' cannot be followed",
+    ),
+    "gate over one pixel": (
+        nn.Sequential(Do(lambda x: x * x[:, :, :1, :1].flatten(1)[:, :, None, None]), conv()),
+        "'view' cannot be followed",
+    ),
     "layer norm over channels": (
         nn.Sequential(conv(), Do(lambda x: F.layer_norm(x.movedim(1, 3), (3,)).movedim(3, 1)), conv()),
         5,
