@@ -259,3 +259,14 @@ def test_fields_by_hand(case):
             last_field(model)
     else:
         assert last_field(model) == expected
+
+
+def test_a_slice_counts_from_the_end():
+    grid = trace(nn.Sequential(conv(), Do(lambda x: x[:, :, -1:, -2:])), (3, 8, 8))[-1].grid
+    rows, columns = (dim for dim in grid.dims if dim)
+    assert rows.at(0) == columns.at(1) == (5, 7) and columns.at(0) == (4, 6)
+
+
+def test_rows_alone():
+    grid = trace(nn.Sequential(Do(lambda x: x.mean(3)), nn.Conv1d(3, 3, 3)), (3, 8, 8))[-1].grid
+    assert grid.field == (3, 8) and not grid.lost

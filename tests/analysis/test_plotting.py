@@ -234,10 +234,9 @@ def test_seeds():
         y for dots in ax.collections for _, y in getattr(dots, "get_offsets", list)() if len(dots.get_offsets())
     )
     assert {80.0, 82.0, 79.0} <= set(dots)
-    lines = sorted(
-        path.vertices[0][1] for each in ax.collections for path in each.get_paths() if hasattr(each, "get_segments")
-    )
-    assert lines == [78.5, 79.0, 81.0]
+    paths = [path.vertices for each in ax.collections if hasattr(each, "get_segments") for path in each.get_paths()]
+    lines = sorted((path[0][1], path[:, 0].mean().item()) for path in paths)  # where they stand: y and the middle
+    assert lines == [(78.5, 1), (79.0, 1), (81.0, 0)]
     assert [text.get_text() for text in ax.get_legend().texts] == ["mean", "published"]
 
 

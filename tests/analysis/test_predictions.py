@@ -45,6 +45,7 @@ def test_predict(batches):
     torch.testing.assert_close(predictions.probabilities, logits.softmax(1))
     torch.testing.assert_close(predictions.probabilities.sum(1), torch.ones(11))
     predictions.probabilities.mul_(2)  # ordinary tensors, free to be changed
+    assert not predictions.probabilities.requires_grad
     with pytest.raises(ValueError, match="no batches to predict"):
         predict(model, [])
 
