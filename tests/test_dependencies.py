@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRA = PROJECT["optional-dependencies"]
 AT_HAND = {"ipython", "course-utils"}  # IPython comes with every Jupyter
+OTHERWISE_NAMED = {"vl_convert": ["vl-convert-python"]}  # for where an extra is not installed
 
 
 def names(requirements) -> set[str]:
@@ -40,7 +41,7 @@ TOOLS = {path.stem: path for path in ROOT.glob("tools/*.py")}
 
 @pytest.fixture(scope="module")
 def distributions() -> dict[str, list[str]]:
-    return dict(packages_distributions())
+    return OTHERWISE_NAMED | dict(packages_distributions())
 
 
 @pytest.mark.parametrize("name", SOURCES)
