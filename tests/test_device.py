@@ -5,22 +5,13 @@ import pytest
 import torch
 
 from course_utils import device
-from course_utils.arguments import one_of
 from course_utils.device import memory_format_of, pick_device, pick_precision, seed_everything
 from course_utils.networks.layers import make_norm
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: one_of("c", "letter", ("a", "b")), "unknown letter 'c', expected one of a, b"),
-        (lambda: pick_precision("fp8"), "unknown precision 'fp8', expected one of auto, fp32, bf16, fp16"),
-    ],
-)
-def test_errors_list_the_choices(call, message):
-    assert one_of("b", "letter", ("a", "b")) == "b"
-    with pytest.raises(ValueError, match=f"{message}$"):
-        call()
+def test_unknown_precisions_are_refused():
+    with pytest.raises(ValueError, match=r"unknown precision 'fp8', expected one of auto, fp32, bf16, fp16$"):
+        pick_precision("fp8")
 
 
 @pytest.mark.parametrize(
