@@ -37,6 +37,9 @@ def test_versions_outside_the_range(checkout, monkeypatch, tmp_path):
     if not checkout:  # as a shell reads it, to which > means another file
         assert str(caught.value).endswith("pip install --upgrade 'torch>=2.11' 'tqdm>=4.67'")
 
+    monkeypatch.setattr(metadata, "version", lambda name: "99.0.dev1" if name == "torch" else version(name))
+    check_versions()  # a nightly build
+
     def missing(name):
         raise metadata.PackageNotFoundError(name)
 

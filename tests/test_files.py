@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from course_utils.files import checkpoint_file, data_root
+from course_utils.files import checkpoint_file, data_root, repository_root
 
 
 def test_data_root(monkeypatch, tmp_path):
@@ -26,6 +26,11 @@ def test_data_root(monkeypatch, tmp_path):
         monkeypatch.setenv(home, str(tmp_path / "home"))
     monkeypatch.setenv("COURSE_DATA", "~/images")
     assert data_root() == tmp_path / "home" / "images"
+
+
+def test_a_copy_without_the_package_has_no_repository(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert repository_root() is None
 
 
 def test_checkpoints_go_where_they_are_asked_to(tmp_path, monkeypatch):

@@ -30,12 +30,11 @@ PER_MODULE, SEED, SECONDS = 5, 0, 300
 
 
 def tests_of(module: str, course: Path) -> list[str]:
-    """The tests of a module: those of its room; for one without a room those of its name, or of what stands on it."""
+    """The tests of a module: those of its room; for one without a room those of its name, and of what stands on it."""
     room, _, _ = module.partition(".")
     if (course / "tests" / room).is_dir():
         return [f"tests/{room}"]
-    own = f"tests/test_{module}.py"
-    return [own] if (course / own).is_file() else ["tests/test_device.py", "tests/networks"]
+    return [f"tests/test_{module}.py", "tests/training"]
 
 
 def type_hints(source: str) -> list[ast.expr]:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_same_seed_same_images():
     (images, labels), (again, again_labels), (other, other_labels) = (make_shapes(600, seed) for seed in (3, 3, 4))
     assert torch.equal(images, again) and torch.equal(labels, again_labels)
+    assert torch.equal(make_shapes(600)[0], make_shapes(600, seed=0)[0])
     assert not (images == other).all(dim=(1, 2, 3)).any() and not torch.equal(labels, other_labels)
 
 

@@ -265,7 +265,15 @@ def test_what_was_measured():
     assert audit(model, Rules()).empty and {field.default for field in fields(Rules)} == {None, True, False}
 
 
+def test_limits_of_the_assignments():
+    rows = [
+        audit(make_network(name), rules).iloc[0] for name, rules in (("S8Net46k", S8_RULES), ("S9Net85k", S9_RULES))
+    ]
+    assert [row["rule"] for row in rows] == ["fewer than 50,000 parameters", "fewer than 200,000 parameters"]
+
+
 def test_accuracy_in_per_cent():
+    assert audit(make_network("S9Net85k"), S9_RULES, test_accuracy=1)["found"].iloc[-1] == 100
     with pytest.raises(ValueError, match="test_accuracy is 85, expected a share from 0 to 1"):
         audit(make_network("S9Net85k"), S9_RULES, test_accuracy=85)
 

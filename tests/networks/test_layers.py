@@ -7,7 +7,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from course_utils.analysis.networks import budget
-from course_utils.networks.layers import NORMS, conv_block, depthwise_separable, make_norm
+from course_utils.networks.layers import NORMS, conv_block, depthwise_separable, make_norm, norm_of
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer", "group"])
@@ -94,3 +94,8 @@ def test_depthwise_separable_is_a_convolution_with_a_product_kernel(kernel_size,
     dense_bias = pointwise[:, :, 0, 0] @ pair[0].bias + pair[1].bias if bias else None
     dense = F.conv2d(images, pointwise * depthwise.transpose(0, 1), dense_bias, **geometry)
     assert_close(pair(images), dense, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_norm_of_a_network(norm):
+    assert norm_of(nn.Sequential(nn.Conv2d(3, 8, 3), make_norm(8, norm))) == norm

@@ -19,7 +19,6 @@ from course_utils.data.augment import random_crop, random_hflip
 from course_utils.data.shapes import make_shapes
 from course_utils.device import seed_everything
 from course_utils.networks import NETWORKS, S8Net46k, make_network
-from course_utils.networks.layers import NORMS, make_norm, norm_of
 from course_utils.runs import lesson as lesson_module
 from course_utils.runs.lesson import MIME, Lesson
 from course_utils.runs.lesson_checks import check_images
@@ -406,8 +405,3 @@ def test_notebooks_declare_the_networks_they_train(path):
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     (call,) = (node for node in calls if isinstance(node.func, ast.Name) and node.func.id == "Lesson")
     assert call.args[0].value == path.stem
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_norm_of_a_network(norm):
-    assert norm_of(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), make_norm(8, norm))) == norm
