@@ -71,6 +71,15 @@ def test_what_the_table_cannot_show(name):
 
 
 @every_network
+def test_the_classifier_averages_the_whole_grid(name, generator):
+    model, found = make_network(name), {}
+    (pool,) = layers(model, (nn.AvgPool2d, nn.AdaptiveAvgPool2d))
+    pool.register_forward_hook(lambda module, inputs, output: found.update(before=inputs[0], after=output))
+    model(torch.randn(2, 3, 32, 32, generator=generator))
+    torch.testing.assert_close(found["after"], found["before"].mean((2, 3), keepdim=True))
+
+
+@every_network
 @every_norm
 def test_arguments_arrive(name, norm):
     num_groups = 4 if FACTS[name][2] == 2 else 2  # not the default

@@ -23,7 +23,9 @@ def test_every_variant_answers_and_says_how_large_it_is():
     for name, network in VARIANTS.items():
         model = make_network(name, num_classes=7)
         assert type(model) is network and model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
-    assert budget(make_network("S8Skeleton")).parameters == 224_522
+    skeleton = make_network("S8Skeleton")
+    assert skeleton.features(torch.zeros(1, 3, 32, 32)).shape == (1, 128, 8, 8)
+    assert budget(skeleton).parameters == 224_522
     assert f"{224_522:,} parameters" in VARIANTS["S8Skeleton"].__doc__
 
 
