@@ -173,6 +173,11 @@ def test_images_fit_a_network_or_the_part_is_named(name, side):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_images_that_are_too_small_for_the_features():
+    with pytest.raises(ValueError, match="images of 8×8 pixels do not fit S8Net46k: its features cannot make one"):
+        check_images(["S8Net46k"], torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
+
+
 def test_images_that_do_not_fit_are_refused_before_a_training(tmp_path, monkeypatch, nothing_trains):
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
     knobs = dict(dataset=write_images(tmp_path / "pets", 2, 28), train_size=None, batch_size=8)
