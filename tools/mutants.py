@@ -3,7 +3,8 @@
 A mutant is a copy of the course with one small change that Cosmic Ray has made: a comparison turned round, a number one
 larger, a decorator gone. `make slow-mutants` runs it, keeps what it found in mutants/found.json and writes the table in
 mutants/README.md. A mutant that survives needs a new test, or a reason in mutants/survivors.yaml why it changes nothing
-that matters. With names of modules, `python tools/mutants.py data.augment`, only theirs are made and found anew.
+that matters. With names of modules, `python tools/mutants.py data.augment`, only theirs are made and found anew; with
+`--survivors`, only those that have survived, for which there are new tests now.
 """
 
 import argparse
@@ -62,12 +63,16 @@ def sample(module: Path) -> list[MutationSpec]:
     return [rng.choice(places[place]) for place in chosen]
 
 
-def look_at(module: str) -> list[dict]:
-    """Each mutant of a module of the course in the current folder: where, what was changed, and whether it survived."""
+def look_at(module: str, places: list[int]) -> list[dict]:
+    """The mutants at these places of a module's sample: where, what was changed, and whether it survived.
+
+    The course is the one in the current folder.
+    """
     command = f"{sys.executable} -m pytest -x {' '.join(tests_of(module, Path.cwd()))}"
     subprocess.run(command.split(), check=True, stdout=subprocess.DEVNULL)  # without a mutant all pass
     rows = []
-    for mutation in sample(Path("course_utils", *module.split(".")).with_suffix(".py")):
+    mutations = sample(Path("course_utils", *module.split(".")).with_suffix(".py"))
+    for mutation in [mutations[place] for place in places if place < len(mutations)]:
         result = mutate_and_test([mutation], command, SECONDS)
         lines = [
             line for line in (result.diff or "").splitlines() if line[:1] in "+-" and line[:3] not in ("+++", "---")
@@ -98,34 +103,46 @@ def table(rows: list[dict], reasons: dict[tuple[str, str], str]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", help="default: all of course_utils")
-    parser.add_argument("--here", action="store_true", help="mutate the course in the current folder; print JSON")
+    parser.add_argument("--survivors", action="store_true", help="only those that have survived")
+    parser.add_argument("--here", type=int, nargs="+", help="mutate the course in the current folder; print JSON")
     options = parser.parse_args()
     if options.here:
-        print(json.dumps(look_at(options.modules[0])))
+        print(json.dumps(look_at(options.modules[0], options.here)))
         return 0
+    found, readme, reasons = (FOLDER / name for name in ("found.json", "README.md", "survivors.yaml"))
+    known: dict[str, list[dict]] = {}
+    for row in json.loads(found.read_text(encoding="utf-8")):
+        known.setdefault(row["module"], []).append(row)
 
     def in_a_copy(module: str) -> list[dict]:
+        rows = known.get(module, [])
+        places = [place for place, row in enumerate(rows) if not row["killed"]] if options.survivors else None
+        if places == []:
+            return rows
         with tempfile.TemporaryDirectory() as folder:
             course = copy_of_the_course(Path(folder))
             environment = {**os.environ, "PYTHONPATH": str(course), "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, __file__, "--here", module]
+            command = [sys.executable, __file__, module, "--here", *map(str, places or range(PER_MODULE))]
             done = subprocess.run(command, cwd=course, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-        rows = json.loads(done.stdout)
-        for row in rows:
+        made = json.loads(done.stdout)
+        for row in made:
             outcome = "killed  " if row["killed"] else "SURVIVED"
             print(f"{outcome} {module}, line {row['line']}: {row['old']}  ->  {row['new']}", flush=True)
+        if places is None:
+            return made
+        for place, row in zip(places, made, strict=True):
+            if (row["old"], row["new"]) != (rows[place]["old"], rows[place]["new"]):
+                sys.exit(f"{module} has changed since, and so have its mutants: python tools/mutants.py {module}")
+            rows[place] = row
         return rows
 
     files = [path.relative_to(ROOT / "course_utils") for path in (ROOT / "course_utils").rglob("*.py")]
     all_modules = sorted(".".join(file.with_suffix("").parts) for file in files if not file.stem.startswith("__"))
     with ThreadPoolExecutor(max_workers=2) as pool:
         rows = [row for found in pool.map(in_a_copy, options.modules or all_modules) for row in found]
-    found, readme, reasons = (FOLDER / name for name in ("found.json", "README.md", "survivors.yaml"))
     if options.modules:
-        kept = json.loads(found.read_text(encoding="utf-8"))
-        rows = sorted(
-            [row for row in kept if row["module"] not in options.modules] + rows, key=lambda row: row["module"]
-        )
+        kept = [row for module, old in known.items() if module not in options.modules for row in old]
+        rows = sorted(kept + rows, key=lambda row: row["module"])
     found.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n", encoding="utf-8")
     reasons = yaml.safe_load(reasons.read_text(encoding="utf-8"))
     text = table(rows, {(entry["old"], entry["new"]): entry["why"] for entry in reasons})
