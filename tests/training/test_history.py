@@ -63,7 +63,10 @@ BAD_RECIPES = [
         for name in ("momentum", "warmup", "label_smoothing")
         for value in (-0.1, 1, math.nan)
     ),
-    *(({name: 2.5}, [f"{name} is 2.5, expected a whole number"]) for name in ("epochs", "step_size", "small_epochs")),
+    *(
+        ({name: 2.5}, [f"{name} is 2.5, expected a whole number"])
+        for name in ("epochs", "step_size", "small_epochs", "small_size")
+    ),
     *(({name: "2"}, [f"{name} is '2', expected a "]) for name in ("epochs", "lr", "momentum", "gamma", "muon_lr")),
     *(({name: True}, [f"{name} is True, expected a "]) for name in ("epochs", "lr", "warmup", "weight_decay")),
     *(({name: None}, [f"{name} is None, expected a "]) for name in ("epochs", "lr", "label_smoothing")),
