@@ -74,9 +74,10 @@ def parts(cells: Cells, cell: str, session: str, root: Path = ROOT) -> dict[str,
     for other in dict.fromkeys(each.cell for each in statements):
         used = [each.meaning.digest for each in cells.statements[other] if each in statements]
         found["its source" if other == cell else f"cell '{other}'"] = digest(used)
-    texts = [node.value for each in statements for node in ast.walk(each.node) if isinstance(node, ast.Constant)]
-    named = any(isinstance(text, str) and of_session(session).search(text) for text in texts)
-    ours = of_session(session) if named else re.compile("")
+    nodes = (node for each in statements for node in ast.walk(each.node))
+    ours = of_session(session)
+    if not any(isinstance(node, ast.Constant) and ours.search(str(node.value)) for node in nodes):
+        ours = re.compile("")
     others = cells.reached(cell, without=("study_runs", "study_table"))  # which read their own folder by load_runs
     for (module, name), value in sorted(cells.reached(cell).items()):
         found[f"{module}.{name}" if name in found else name] = value
